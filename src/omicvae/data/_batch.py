@@ -1,0 +1,48 @@
+"""The minibatch every module receives: only the rows that exist, and where they belong."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """A minibatch of ``B`` samples in which any sample may lack any of the ``M`` modalities.
+
+    Values are *packed*: ``x[m]`` holds a row only for a sample whose assay ``m`` was measured, and ``rows[m]`` says
+    which sample of the batch that row belongs to. Nothing is padded, so a missing assay is never a number.
+    """
+
+    x: dict[str, Tensor]
+    """modality -> (n_m, p_m) float32; NaN where a single element was not measured."""
+    rows: dict[str, Tensor]
+    """modality -> (n_m,) int64 position in the batch of each packed row."""
+    present: Tensor
+    """(B, M) bool, columns in the order of the registered modalities."""
+    coverage: dict[str, Tensor]
+    """modality -> (n_m, p_m) total reads, for modalities registered with a coverage layer."""
+    size: dict[str, Tensor]
+    """modality -> (n_m,) library size or size factor, for modalities whose likelihood uses one."""
+    codes: dict[str, Tensor]
+    """categorical covariate -> (B,) int64 category, -1 where it is missing or was never seen in training."""
+    continuous: Tensor
+    """(B, C) float32 continuous covariates; NaN where missing."""
+    labels: Tensor
+    """(B,) int64 class, -1 where unknown."""
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples ``B``."""
+        return self.present.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Copy of the batch with every tensor on ``device``."""
+
+        def move(value: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+            if isinstance(value, dict):
+                return {key: tensor.to(device) for key, tensor in value.items()}
+            return value.to(device)
+
+        return Batch(*(move(value) for value in self))

@@ -1,0 +1,204 @@
+"""A MuData read through a schema: rows and features matched by name, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from mudata import MuData
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omicvae.data._batch import Batch
+from omicvae.data._fields import as_categories
+from omicvae.data._matrix import Matrix, open_matrix
+from omicvae.data._schema import CategorySchema, ModalitySchema, Schema
+
+
+def stored_values(mdata: MuData, modality: str, layer: str | None) -> object:
+    """The registered matrix of a modality, as stored."""
+    return mdata.mod[modality].X if layer is None else mdata.mod[modality].layers[layer]
+
+
+def modality_rows(mdata: MuData, modality: str) -> NDArray[np.intp]:
+    """Row in a modality of every observation of ``mdata``, -1 where it is absent.
+
+    Matched by name: positions agree only by accident once a user has reordered a modality in place.
+    """
+    if modality not in mdata.mod:
+        return np.full(mdata.n_obs, -1, dtype=np.intp)
+    return mdata.mod[modality].obs_names.get_indexer(mdata.obs_names).astype(np.intp)
+
+
+def feature_columns(available: pd.Index, schema: ModalitySchema) -> NDArray[np.intp] | None:
+    """Position of every registered feature among ``available``; ``None`` if nothing has to move.
+
+    Raises
+    ------
+    ValueError
+        If registered features are missing.
+    """
+    wanted = pd.Index(schema.var_names)
+    if available.equals(wanted):
+        return None
+    columns = available.get_indexer(wanted)
+    missing = wanted[columns < 0]
+    if len(missing):
+        shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        raise ValueError(
+            f"modality {schema.name!r} lacks {len(missing)} of the {len(wanted)} features the model was set up with: "
+            f"{shown}. Add them (NaN columns are allowed for continuous data) or leave the modality out of the query."
+        )
+    return columns.astype(np.intp)
+
+
+class Cohort:
+    """The samples of a MuData as a model sees them.
+
+    Any MuData can be read: other samples than at setup, fewer modalities (an absent one is simply missing in every
+    sample), features in another order. The MuData is not changed.
+
+    Parameters
+    ----------
+    mdata
+        In memory or backed.
+    schema
+        What was registered at setup.
+
+    Raises
+    ------
+    ValueError
+        If no registered modality is there, if features or covariates are missing, or if names are not unique.
+    """
+
+    def __init__(self, mdata: MuData, schema: Schema) -> None:
+        if not isinstance(mdata, MuData):
+            raise TypeError(f"expected a MuData, got {type(mdata).__name__}; wrap modalities with mudata.MuData({{...}})")
+        if not set(schema.names) & set(mdata.mod):
+            raise ValueError(f"none of the model's modalities {list(schema.names)} is in the MuData {list(mdata.mod)}")
+        self.schema = schema
+        self.obs_names = mdata.obs_names.copy()
+        self._axes = _axes(mdata, schema)
+        self._rows = {name: modality_rows(mdata, name) for name in schema.names}
+        self.present: NDArray[np.bool_] = np.stack([self._rows[name] >= 0 for name in schema.names], axis=1)
+        self._values: dict[str, Matrix] = {}
+        self._coverage: dict[str, Matrix] = {}
+        self._size: dict[str, Tensor] = {}
+        for modality in schema.modalities:
+            if modality.name in mdata.mod:
+                self._open(mdata, modality)
+        self._codes = {c.name: torch.from_numpy(_codes(mdata, c)) for c in schema.categorical}
+        self._labels = torch.from_numpy(_codes(mdata, schema.labels))
+        self._continuous = torch.from_numpy(_continuous(mdata, schema.continuous))
+
+    def _open(self, mdata: MuData, modality: ModalitySchema) -> None:
+        adata = mdata.mod[modality.name]
+        for axis, names in (("obs", adata.obs_names), ("var", adata.var_names)):
+            if not names.is_unique:
+                raise ValueError(f"{axis}_names of modality {modality.name!r} are not unique: {_repeated(names)}")
+        columns = feature_columns(adata.var_names, modality)
+        for store, layer in ((self._values, modality.layer), (self._coverage, modality.coverage_layer)):
+            if store is self._coverage and layer is None:
+                continue
+            if layer is not None and layer not in adata.layers:
+                raise ValueError(f"modality {modality.name!r} has no layer {layer!r}, which the model was set up with")
+            store[modality.name] = open_matrix(stored_values(mdata, modality.name, layer), columns)
+        if modality.size_factor_key is not None:
+            self._size[modality.name] = _size_factors(mdata, modality)
+
+    def __len__(self) -> int:
+        return len(self.obs_names)
+
+    def matches(self, mdata: MuData) -> bool:
+        """Whether a MuData still has the samples and features, in the order, in which it was read."""
+        now = _axes(mdata, self.schema)
+        return all(a.equals(b) for a, b in zip(now, self._axes, strict=True))
+
+    def size(self, modality: str, rows: NDArray[np.intp], values: Tensor) -> Tensor:
+        """``(n,)`` size factor of the stored rows: the registered one, else the sum over the registered features."""
+        if modality in self._size:
+            return self._size[modality][torch.from_numpy(rows)]
+        return values.nansum(1).clamp_min(1.0)
+
+    def batch(self, indices: Sequence[int] | NDArray[np.integer] | slice) -> Batch:
+        """The samples at ``indices`` (positions in ``obs_names``), in that order."""
+        index = np.arange(len(self), dtype=np.intp)[indices] if isinstance(indices, slice) else np.asarray(indices)
+        index = index.astype(np.intp, copy=False).reshape(-1)
+        x, rows, coverage, size = {}, {}, {}, {}
+        for modality in self.schema.modalities:
+            name = modality.name
+            stored = self._rows[name][index]
+            here = np.flatnonzero(stored >= 0)
+            stored = stored[here]
+            rows[name] = torch.from_numpy(here)
+            values = self._values[name].take(stored) if name in self._values else torch.zeros(0, modality.n_vars)
+            x[name] = values
+            size[name] = self.size(name, stored, values)
+            if modality.coverage_layer is not None:
+                taken = self._coverage[name].take(stored) if name in self._coverage else torch.zeros_like(values)
+                coverage[name] = taken
+        at = torch.from_numpy(index)
+        return Batch(
+            x=x,
+            rows=rows,
+            present=torch.from_numpy(self.present[index]),
+            coverage=coverage,
+            size=size,
+            codes={name: codes[at] for name, codes in self._codes.items()},
+            continuous=self._continuous[at],
+            labels=self._labels[at],
+        )
+
+
+def _axes(mdata: MuData, schema: Schema) -> list[pd.Index]:
+    held = [mdata.mod[name] if name in mdata.mod else None for name in schema.names]
+    empty = pd.Index([])
+    return [
+        mdata.obs_names,
+        *(empty if adata is None else adata.obs_names for adata in held),
+        *(empty if adata is None else adata.var_names for adata in held),
+    ]
+
+
+def _repeated(names: pd.Index) -> str:
+    repeated = names[names.duplicated()].unique()
+    return ", ".join(map(str, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
+
+
+def _codes(mdata: MuData, category: CategorySchema | None) -> NDArray[np.int64]:
+    """Category codes of every observation; -1 where the column, the row or the category is not known."""
+    codes = np.full(mdata.n_obs, -1, dtype=np.int64)
+    if category is None or (category.modality is not None and category.modality not in mdata.mod):
+        return codes
+    obs = mdata.obs if category.modality is None else mdata.mod[category.modality].obs
+    if category.column not in obs:
+        return codes
+    own = pd.Categorical(as_categories(obs[category.column]), categories=list(category.categories)).codes
+    if category.modality is None:
+        return own.astype(np.int64)
+    rows = modality_rows(mdata, category.modality)
+    codes[rows >= 0] = own[rows[rows >= 0]]
+    return codes
+
+
+def _continuous(mdata: MuData, columns: Sequence[str]) -> NDArray[np.float32]:
+    missing = [c for c in columns if c not in mdata.obs]
+    if missing:
+        raise ValueError(f"continuous covariates {missing} are not in mdata.obs; the model was set up with them")
+    return mdata.obs[list(columns)].to_numpy(dtype=np.float32, na_value=np.nan).reshape(mdata.n_obs, len(columns))
+
+
+def _size_factors(mdata: MuData, modality: ModalitySchema) -> Tensor:
+    obs = mdata.mod[modality.name].obs
+    if modality.size_factor_key not in obs:
+        raise ValueError(f"size factor {modality.size_factor_key!r} is not in mdata[{modality.name!r}].obs")
+    values = obs[modality.size_factor_key].to_numpy(dtype=np.float32)
+    wrong = ~np.isfinite(values) | (values <= 0)
+    if wrong.any():
+        raise ValueError(
+            f"size factors {modality.size_factor_key!r} of modality {modality.name!r} must be positive and finite; "
+            f"{int(wrong.sum())} are not, first {obs.index[wrong][0]!r}"
+        )
+    return torch.from_numpy(np.ascontiguousarray(values))

@@ -1,0 +1,98 @@
+"""The hook into scvi-tools: a manager whose datasets yield :class:`~omicvae.data.Batch` records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+from mudata import MuData
+from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
+from torch.utils.data import Dataset, Subset
+
+from omicvae.data._batch import Batch
+from omicvae.data._cohort import Cohort
+from omicvae.data._schema import Schema
+
+
+class MosaicDataset(Dataset[Batch]):
+    """A cohort as a map-style dataset whose items are whole batches."""
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.cohort = cohort
+
+    def __len__(self) -> int:
+        return len(self.cohort)
+
+    def __getitem__(self, index: int | Sequence[int] | slice) -> Batch:
+        return self.cohort.batch([index] if isinstance(index, int) else index)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        return self.cohort.batch(indices)
+
+
+class MosaicManager(AnnDataManager):
+    """scvi-tools' data manager for MuData in which samples lack whole modalities.
+
+    scvi-tools indexes every modality with the same position, which pairs one sample's RNA with another's protein as
+    soon as rows differ in order. This manager keeps its registry, and replaces what is read: rows are found by name
+    (:class:`~omicvae.data.Cohort`).
+    """
+
+    def __init__(
+        self,
+        fields: list[Any] | None = None,
+        setup_method_args: dict[str, Any] | None = None,
+        validation_checks: AnnDataManagerValidationCheck | None = None,
+    ) -> None:
+        checks = validation_checks or AnnDataManagerValidationCheck(check_fully_paired_mudata=False)
+        super().__init__(fields=fields, setup_method_args=setup_method_args, validation_checks=checks)
+        self._cohort: Cohort | None = None
+
+    @classmethod
+    def from_registry(cls, registry: dict[str, Any], mdata: MuData) -> MosaicManager:
+        """Attach ``mdata`` to a registry made before: nothing is proposed again, categories stay as they were."""
+        manager = cls()
+        manager._registry = deepcopy(registry)
+        manager._source_registry = registry
+        manager._transfer_kwargs = {}
+        manager.adata = mdata
+        manager._assign_uuid()
+        manager._assign_most_recent_manager_uuid()
+        manager._cohort = Cohort(mdata, Schema.from_registry(registry))  # raises if the data do not fit
+        return manager
+
+    @property
+    def cohort(self) -> Cohort:
+        """The registered MuData as the model reads it."""
+        if self._cohort is None:
+            self._assert_anndata_registered()
+            self._cohort = Cohort(self.adata, Schema.from_registry(self.registry))
+        return self._cohort
+
+    def check_unchanged(self) -> None:
+        """Read the registered MuData anew if its samples or features were changed after it was read.
+
+        A user may filter or reorder a modality in place; positions remembered from before would then pair one sample's
+        assay with another's.
+        """
+        if self._cohort is not None and not self._cohort.matches(self.adata):
+            self._cohort = None
+
+    def transfer_fields(self, adata_target: MuData, **kwargs: Any) -> MosaicManager:
+        """Manager of the same setup for another MuData, matched by name."""
+        return self.from_registry(self.registry, adata_target)
+
+    def validate(self) -> None:
+        """Nothing to replay: the cohort was read through this manager's own registry."""
+        self._assert_anndata_registered()
+
+    def create_torch_dataset(
+        self,
+        indices: Sequence[int] | None = None,
+        data_and_attributes: Any = None,
+        load_sparse_tensor: bool = False,
+    ) -> MosaicDataset | Subset[Batch]:
+        """Dataset over the registered samples, or over those at ``indices``."""
+        dataset = MosaicDataset(self.cohort)
+        return dataset if indices is None else Subset(dataset, list(indices))

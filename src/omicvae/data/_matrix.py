@@ -1,0 +1,126 @@
+"""Row readers: one object per kind of storage, all answering ``take(rows) -> (len(rows), n_vars) float32``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+import torch
+from anndata.abc import CSCDataset, CSRDataset
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+RESIDENT_BYTES = 2**31  # a dense matrix up to this size is held as float32 for indexing, beyond it is cast row by row
+
+
+class Matrix(ABC):
+    """Rows of one registered layer, with columns put in the order of the schema.
+
+    Parameters
+    ----------
+    columns
+        ``(n_vars,)`` position in the stored matrix of each registered feature; ``None`` if the order is already right.
+    """
+
+    def __init__(self, columns: NDArray[np.intp] | None) -> None:
+        self._columns = columns
+
+    @abstractmethod
+    def _read(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Stored rows, in the order asked."""
+
+    def take(self, rows: NDArray[np.intp]) -> Tensor:
+        """``(len(rows), n_vars)`` float32, in the order of ``rows``."""
+        values = self._read(rows)
+        return torch.from_numpy(values if self._columns is None else np.ascontiguousarray(values[:, self._columns]))
+
+
+class DenseMatrix(Matrix):
+    """A numpy array, held as a float32 tensor where it is small enough."""
+
+    def __init__(self, values: NDArray[np.generic], columns: NDArray[np.intp] | None) -> None:
+        super().__init__(columns)
+        self._tensor: Tensor | None = None
+        self._values = values
+        if values.shape[0] * values.shape[1] * 4 <= RESIDENT_BYTES:
+            ordered = values if columns is None else values[:, columns]
+            self._tensor = torch.tensor(np.asarray(ordered, dtype=np.float32))
+
+    def take(self, rows: NDArray[np.intp]) -> Tensor:  # noqa: D102
+        if self._tensor is not None:
+            return self._tensor.index_select(0, torch.from_numpy(rows))
+        return super().take(rows)
+
+    def _read(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        return np.ascontiguousarray(self._values[rows], dtype=np.float32)
+
+
+class SparseMatrix(Matrix):
+    """A scipy matrix, kept sparse until a batch asks for rows."""
+
+    def __init__(self, values: sparse.spmatrix, columns: NDArray[np.intp] | None) -> None:
+        super().__init__(columns)
+        self._values = sparse.csr_matrix(values)
+
+    def _read(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        return self._values[rows].astype(np.float32).toarray()
+
+
+class BackedMatrix(Matrix):
+    """A matrix on disk. HDF5 reads rows in increasing order only, so they are sorted, read, and put back."""
+
+    def __init__(self, values: h5py.Dataset | CSRDataset | CSCDataset, columns: NDArray[np.intp] | None) -> None:
+        super().__init__(columns)
+        self._values = values
+
+    def _read(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        if len(rows) == 0:
+            return np.zeros((0, self._values.shape[1]), dtype=np.float32)
+        unique, inverse = np.unique(rows, return_inverse=True)
+        block = self._values[unique]
+        dense = block.toarray() if sparse.issparse(block) else np.asarray(block)
+        return np.ascontiguousarray(dense[inverse], dtype=np.float32)
+
+
+def open_matrix(values: object, columns: NDArray[np.intp] | None = None) -> Matrix:
+    """Reader for whatever AnnData holds in ``.X`` or a layer.
+
+    Parameters
+    ----------
+    values
+        numpy array, scipy sparse matrix, or a backed dataset of AnnData.
+    columns
+        Reordering of the stored columns, or ``None``.
+
+    Raises
+    ------
+    TypeError
+        For any other kind of storage.
+    """
+    if isinstance(values, h5py.Dataset | CSRDataset | CSCDataset):
+        return BackedMatrix(values, columns)
+    if sparse.issparse(values):
+        return SparseMatrix(values, columns)
+    if isinstance(values, np.ndarray):
+        return DenseMatrix(np.asarray(values), columns)
+    raise TypeError(f"cannot read rows of a {type(values).__name__}; use a numpy array or a scipy sparse matrix")
+
+
+def iterate_chunks(values: object, chunk_rows: int = 4096) -> Iterator[NDArray[np.generic] | sparse.csr_matrix]:
+    """Consecutive row blocks of a stored matrix, each in memory, in the stored dtype.
+
+    Parameters
+    ----------
+    values
+        As for :func:`open_matrix`.
+    chunk_rows
+        Rows a block.
+    """
+    n_obs = values.shape[0]  # type: ignore[attr-defined]
+    stored = sparse.csr_matrix(values) if sparse.issparse(values) else values
+    for start in range(0, n_obs, chunk_rows):
+        block = stored[start : start + chunk_rows]  # type: ignore[index]
+        yield block if sparse.issparse(block) else np.asarray(block)

@@ -1,0 +1,157 @@
+"""Train / validation / test split that keeps the mix of presence patterns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from numpy.typing import NDArray
+from scvi import settings
+from scvi.dataloaders import AnnDataLoader
+from torch.utils.data import DataLoader
+
+from omicvae.data._manager import MosaicManager
+
+
+def split_by_pattern(
+    present: NDArray[np.bool_],
+    train_size: float,
+    validation_size: float | None,
+    *,
+    seed: int,
+    shuffle: bool = True,
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Split samples so that every pattern of measured assays is divided in the same proportions.
+
+    Samples that have no assay at all are in none of the three parts. Of each pattern the training part gets at least
+    one sample; overall counts follow the proportions by largest remainders.
+
+    Parameters
+    ----------
+    present
+        ``(n_obs, M)`` which assays each sample has.
+    train_size
+        Share of samples to train on, in (0, 1].
+    validation_size
+        Share to validate on; ``None`` takes what training leaves. The rest is the test part.
+    seed
+        Seed of the shuffle.
+    shuffle
+        ``False`` takes samples in their order within a pattern.
+
+    Returns
+    -------
+    Sorted positions of the training, validation and test samples.
+
+    Raises
+    ------
+    ValueError
+        If the sizes are not proportions that sum to at most 1.
+    """
+    if not 0 < train_size <= 1:
+        raise ValueError(f"train_size must lie in (0, 1], got {train_size}")
+    validation = 1 - train_size if validation_size is None else validation_size
+    if validation < 0 or train_size + validation > 1 + 1e-9:
+        raise ValueError(f"train_size + validation_size must lie in (0, 1], got {train_size} + {validation}")
+    rng = np.random.default_rng(seed)
+    shares = np.array([train_size, validation, max(0.0, 1 - train_size - validation)])
+    parts: list[list[NDArray[np.intp]]] = [[], [], []]
+    owed = np.zeros(3)
+    patterns, group = np.unique(present, axis=0, return_inverse=True)
+    for k in np.argsort(-np.bincount(group.reshape(-1))):  # large patterns first: small ones settle the remainders
+        if not patterns[k].any():
+            continue
+        members = np.flatnonzero(group.reshape(-1) == k)
+        members = rng.permutation(members) if shuffle else members
+        counts = _apportion(len(members), shares, owed)
+        for part, chosen in zip(parts, np.split(members, np.cumsum(counts)[:-1]), strict=True):
+            part.append(chosen)
+    train, validate, test = (np.sort(np.concatenate(part)) if part else np.zeros(0, np.intp) for part in parts)
+    return train, validate, test
+
+
+def _apportion(n: int, shares: NDArray[np.float64], owed: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Whole numbers near ``n * shares`` that sum to ``n``; ``owed`` carries rounding from one pattern to the next."""
+    exact = n * shares + owed
+    counts = np.maximum(np.floor(exact + 1e-9), 0).astype(np.intp)
+    counts[0] = max(counts[0], 1)
+    while counts.sum() < n:
+        counts[int(np.argmax(exact - counts))] += 1
+    while counts.sum() > n:
+        over = np.where(counts > np.array([1, 0, 0]), counts - exact, -np.inf)
+        counts[int(np.argmax(over))] -= 1
+    owed += n * shares - counts
+    return counts
+
+
+class PatternSplitter(pl.LightningDataModule):
+    """Lightning data module over :func:`split_by_pattern`.
+
+    Parameters
+    ----------
+    adata_manager
+        Manager of the registered MuData.
+    train_size, validation_size
+        As in :func:`split_by_pattern`.
+    batch_size
+        Samples a minibatch.
+    shuffle_set_split
+        Whether to shuffle before splitting.
+    external_indexing
+        ``[train, validation, test]`` positions chosen by the user, instead of a random split.
+    **data_loader_kwargs
+        Passed to :class:`scvi.dataloaders.AnnDataLoader`.
+    """
+
+    def __init__(
+        self,
+        adata_manager: MosaicManager,
+        *,
+        train_size: float = 0.9,
+        validation_size: float | None = None,
+        batch_size: int = 128,
+        shuffle_set_split: bool = True,
+        external_indexing: Sequence[NDArray[np.integer]] | None = None,
+        **data_loader_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.adata_manager = adata_manager
+        self.batch_size = batch_size
+        self.data_loader_kwargs = data_loader_kwargs
+        cohort = adata_manager.cohort
+        if external_indexing is not None:
+            parts = [np.asarray(part, dtype=np.intp) for part in external_indexing]
+            self.train_idx, self.val_idx, self.test_idx = (parts + [np.zeros(0, np.intp)] * 3)[:3]
+        else:
+            self.train_idx, self.val_idx, self.test_idx = split_by_pattern(
+                cohort.present, train_size, validation_size, seed=settings.seed or 0, shuffle=shuffle_set_split
+            )
+        if len(self.train_idx) == 0:
+            raise ValueError("no sample to train on: no sample has any of the registered modalities")
+        self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
+
+    def _loader(self, indices: NDArray[np.intp], shuffle: bool) -> DataLoader[Any] | list[Any]:
+        if len(indices) == 0:
+            return []
+        return AnnDataLoader(
+            self.adata_manager,
+            indices=indices.tolist(),
+            shuffle=shuffle,
+            drop_last=False,
+            batch_size=self.batch_size,
+            **self.data_loader_kwargs,
+        )
+
+    def train_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Shuffled training batches; every training sample once an epoch."""
+        return self._loader(self.train_idx, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Validation batches, in order."""
+        return self._loader(self.val_idx, shuffle=False)
+
+    def test_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Test batches, in order."""
+        return self._loader(self.test_idx, shuffle=False)

@@ -1,0 +1,232 @@
+"""What an assay would have been, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from mudata import MuData
+from numpy.typing import NDArray
+
+from omicvae.data._schema import BATCH, batch_name
+from omicvae.data._validate import listing
+from omicvae.model._base import MultimodalModel
+from omicvae.module._prediction import Moments, predictive_distribution, summarise_draws
+from omicvae.stats.quantiles import draws_needed
+
+DRAWS = 200
+HELD = 2**25  # numbers of one (draws, samples, features) array held at once
+LAYERS = ("sd", "sd_latent", "sd_noise", "lower", "upper")
+
+
+class ImputationMixin(MultimodalModel):
+    """Predictive distributions of modalities."""
+
+    def impute(
+        self,
+        modality: str,
+        *,
+        given: Sequence[str] | None = None,
+        mdata: MuData | None = None,
+        indices: Sequence[int] | Sequence[str] | None = None,
+        features: Sequence[str] | None = None,
+        n_draws: int | Literal["auto"] = "auto",
+        level: float = 0.9,
+        scale: Literal["input", "normalized"] = "input",
+        transform_batch: str | None = None,
+        batch_size: int | None = None,
+    ) -> AnnData:
+        """Predict a modality for every sample from its *other* assays, whether it was measured or not.
+
+        Each sample is conditioned on what it has of ``given``; a sample that has none of it is predicted from its batch
+        alone. Intervals are quantiles of the model's predictive distribution: latents drawn from their posterior,
+        unknown library sizes and batches drawn from their training distribution, and the likelihood's noise.
+
+        Parameters
+        ----------
+        modality
+            What to predict.
+        given
+            Modalities to condition on; all others by default.
+        mdata, indices
+            Other data (matched by name), and which samples.
+        features
+            Features to return; all by default.
+        n_draws
+            Posterior draws a sample; ``"auto"`` takes 200, or more where ``level`` needs them.
+        level
+            Probability that the interval from ``lower`` to ``upper`` is to hold.
+        scale
+            ``"input"``: units of the registered layer, counts at a library size that is not known and therefore drawn;
+            ``"normalized"``: counts at the median library size. For ``betabinomial`` both are methylation levels.
+        transform_batch
+            Predict as if every sample were from this batch; the sample's own by default.
+        batch_size
+            Samples at a time.
+
+        Returns
+        -------
+        AnnData with the samples asked for. ``X`` is the predictive mean; layers ``sd``, ``sd_latent`` (from latents,
+        library size and batch), ``sd_noise`` (``sd**2`` is the sum of their squares), ``lower``, ``upper``;
+        ``obs["source"]`` is ``"imputed"``, or ``"prior"`` where nothing could be conditioned on; ``obs["sources"]``
+        lists what was.
+
+        Raises
+        ------
+        ValueError
+            For an unknown modality, feature or batch, or if ``modality`` is in ``given``.
+        RuntimeError
+            If the model is not trained.
+        """
+        return self._predict(
+            modality, self._given(given, self._check_modality(modality)), mdata, indices, features, n_draws, level,
+            scale, transform_batch, batch_size,
+        )  # fmt: skip
+
+    def get_denoised(
+        self,
+        modality: str,
+        *,
+        mdata: MuData | None = None,
+        indices: Sequence[int] | Sequence[str] | None = None,
+        features: Sequence[str] | None = None,
+        n_draws: int | Literal["auto"] = "auto",
+        level: float = 0.9,
+        scale: Literal["input", "normalized"] = "input",
+        transform_batch: str | None = None,
+        batch_size: int | None = None,
+    ) -> AnnData:
+        """Predict a modality from everything measured, itself included.
+
+        As :meth:`impute`, but a sample that has the assay is conditioned on it too, and its own library size is used:
+        the result is the measurement with noise removed. ``obs["source"]`` is ``"observed"`` for those samples.
+        """
+        self._check_modality(modality)
+        return self._predict(
+            modality, self._given(None), mdata, indices, features, n_draws, level, scale, transform_batch, batch_size
+        )
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        modality: str,
+        *,
+        given: Sequence[str] | None = None,
+        n_samples: int = 1,
+        mdata: MuData | None = None,
+        indices: Sequence[int] | Sequence[str] | None = None,
+        scale: Literal["input", "normalized"] = "input",
+        transform_batch: str | None = None,
+        batch_size: int | None = None,
+    ) -> NDArray[np.float32]:
+        """``(n_samples, n_obs, n_vars)`` draws of the predictive distribution of :meth:`impute`.
+
+        All features of one draw come from the same latents, so draws keep the correlations between features.
+        """
+        self._require_training()
+        mask = self._given(given, self._check_modality(modality))
+        category = self._transform_code(modality, transform_batch)
+        _check_choice("scale", scale, ("input", "normalized"))
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        cohort = self._cohort(mdata)
+        drawn = [
+            predictive_distribution(
+                self.module, batch, modality, mask, n_samples, scale=scale, transform_batch=category
+            ).distribution.sample()
+            for batch in self._batches(cohort, self._positions(cohort, indices), batch_size)
+        ]
+        width = self.schema[modality].n_vars
+        return torch.cat(drawn, 1).cpu().numpy() if drawn else np.zeros((n_samples, 0, width), np.float32)
+
+    def _transform_code(self, modality: str, batch: str | None) -> int | None:
+        """Code of the batch to decode as."""
+        if batch is None:
+            return None
+        names = (BATCH, batch_name(modality))
+        found = [c for c in self.schema.covariates_of(modality) if c.name in names]
+        if not found:
+            raise ValueError(f"transform_batch={batch!r}, but modality {modality!r} was set up without a batch_key")
+        if str(batch) not in found[0].categories:
+            raise ValueError(f"transform_batch={batch!r} is not one of the batches {list(found[0].categories)}")
+        return found[0].categories.index(str(batch))
+
+    def _feature_positions(self, modality: str, features: Sequence[str] | None) -> NDArray[np.intp]:
+        names = pd.Index(self.schema[modality].var_names)
+        if features is None:
+            return np.arange(len(names), dtype=np.intp)
+        if isinstance(features, str):
+            raise TypeError(f"features must be a list of names, got the text {features!r}")
+        positions = names.get_indexer(pd.Index(features))
+        if (positions < 0).any():
+            unknown = [f for f, p in zip(features, positions, strict=True) if p < 0]
+            raise ValueError(f"modality {modality!r} has no features {listing(unknown)}")
+        return positions.astype(np.intp)
+
+    @torch.inference_mode()
+    def _predict(
+        self,
+        modality: str,
+        mask: torch.Tensor,
+        mdata: MuData | None,
+        indices: Sequence[int] | Sequence[str] | None,
+        features: Sequence[str] | None,
+        n_draws: int | Literal["auto"],
+        level: float,
+        scale: Literal["input", "normalized"],
+        transform_batch: str | None,
+        batch_size: int | None,
+    ) -> AnnData:
+        self._require_training()
+        _check_choice("scale", scale, ("input", "normalized"))
+        if not 0 < level < 1:
+            raise ValueError(f"level must lie between 0 and 1, got {level}")
+        draws = max(DRAWS, draws_needed(level)) if n_draws == "auto" else int(n_draws)
+        if draws < draws_needed(level):
+            raise ValueError(f"n_draws={draws} cannot resolve a {level:.0%} interval; at least {draws_needed(level)} can")
+        category = self._transform_code(modality, transform_batch)
+        columns = self._feature_positions(modality, features)
+        cohort = self._cohort(mdata)
+        positions = self._positions(cohort, indices)
+        size = batch_size or int(np.clip(HELD // (draws * self.schema[modality].n_vars), 1, 512))
+        values = {name: np.zeros((len(positions), len(columns)), np.float32) for name in ("mean", *LAYERS)}
+        done = 0
+        for batch in self._batches(cohort, positions, size):
+            predictive = predictive_distribution(
+                self.module, batch, modality, mask, draws, scale=scale, transform_batch=category
+            )
+            moments = summarise_draws(self.module, predictive, modality, level)
+            _store(values, moments, columns, slice(done, done + batch.n_samples))
+            done += batch.n_samples
+        used = cohort.present[positions] & mask.cpu().numpy()
+        return self._annotated(modality, values, cohort.obs_names[positions], columns, used)
+
+    def _annotated(
+        self,
+        modality: str,
+        values: dict[str, NDArray[np.float32]],
+        names: pd.Index,
+        columns: NDArray[np.intp],
+        used: NDArray[np.bool_],
+    ) -> AnnData:
+        own = used[:, self.modalities.index(modality)]
+        source = np.where(own, "observed", np.where(used.any(1), "imputed", "prior"))
+        sources = ["+".join(m for m, u in zip(self.modalities, row, strict=True) if u) for row in used]
+        obs = pd.DataFrame({"source": source.astype(object), "sources": np.asarray(sources, dtype=object)}, index=names)
+        obs["source"] = pd.Categorical(obs["source"], categories=["observed", "imputed", "prior"]).remove_unused_categories()
+        var = pd.DataFrame(index=pd.Index(np.asarray(self.schema[modality].var_names)[columns]))
+        return AnnData(values["mean"], obs=obs, var=var, layers={name: values[name] for name in LAYERS})
+
+
+def _check_choice(argument: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{argument} must be one of {list(allowed)}, got {value!r}")
+
+
+def _store(values: dict[str, NDArray[np.float32]], moments: Moments, columns: NDArray[np.intp], rows: slice) -> None:
+    for name, value in moments._asdict().items():
+        values[name][rows] = value.cpu().numpy()[:, columns]

@@ -1,0 +1,173 @@
+"""Latents and bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from mudata import MuData
+from numpy.typing import NDArray
+
+from omicvae.model._base import MultimodalModel
+from omicvae.module._bounds import importance_weighted
+
+KINDS = ("joint", "shared", "private")
+
+
+class LatentMixin(MultimodalModel):
+    """Getters of latents, ELBO and reconstruction error."""
+
+    @torch.inference_mode()
+    def get_latent_representation(
+        self,
+        mdata: MuData | None = None,
+        *,
+        kind: str = "joint",
+        modality: str | None = None,
+        given: Sequence[str] | None = None,
+        indices: Sequence[int] | Sequence[str] | None = None,
+        return_dist: bool = False,
+        n_samples: int | None = None,
+        batch_size: int | None = None,
+        return_numpy: bool = False,
+    ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame] | NDArray[np.float32] | tuple[NDArray[np.float32], ...]:
+        """Latent representation of every sample, from the assays it has.
+
+        Parameters
+        ----------
+        mdata
+            Other data, matched by name; the model's own by default.
+        kind
+            ``"joint"`` (all latents), ``"shared"``, or ``"private"`` (of ``modality``).
+        modality
+            For ``kind="private"``.
+        given
+            Condition on these modalities only, as if the others had not been measured.
+        indices
+            Positions, names or a mask of samples.
+        return_dist
+            Return the mean and the variance of the posterior.
+        n_samples
+            Return posterior draws with a leading axis of this length, as an array.
+        batch_size
+            Samples at a time.
+        return_numpy
+            Arrays instead of DataFrames.
+
+        Returns
+        -------
+        ``(n_obs, n_latent)`` posterior means; with ``return_dist`` also variances; with ``n_samples`` an array
+        ``(n_samples, n_obs, n_latent)``. Private latents of a sample without that assay are NaN.
+
+        Raises
+        ------
+        ValueError
+            For an unknown kind or modality.
+        RuntimeError
+            If the model is not trained.
+        """
+        self._require_training()
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
+        if (kind == "private") != (modality is not None):
+            raise ValueError("kind='private' needs modality=, and only kind='private' takes one")
+        if n_samples is not None and return_dist:
+            raise ValueError("ask for either n_samples or return_dist")
+        if modality is not None:
+            self._check_modality(modality)
+        cohort, readout, mask = self._cohort(mdata), self.module.readout(kind, modality), self._given(given)
+        positions = self._positions(cohort, indices)
+        first, second = [], []
+        for batch in self._batches(cohort, positions, batch_size):
+            used = batch.present & mask
+            posterior = self.module.posterior(self.module.encode(batch), batch, used)
+            blank = torch.zeros(batch.n_samples, 1, device=used.device)
+            if modality is not None:
+                blank[~used[:, self.modalities.index(modality)]] = torch.nan
+            if n_samples is not None:
+                first.append((posterior.sample(n_samples) - readout.offset) @ readout.matrix + blank)
+            else:
+                mean, variance = posterior.project(readout.matrix)
+                first.append(mean - readout.offset @ readout.matrix + blank)
+                second.append(variance + blank)
+        if n_samples is not None:
+            width = readout.matrix.shape[1]
+            return torch.cat(first, 1).cpu().numpy() if first else np.zeros((n_samples, 0, width), np.float32)
+        names = self.latent_names[kind if modality is None else f"private_{modality}"]
+        frames = [_frame(part, cohort.obs_names[positions], names) for part in (first, second)]
+        chosen = frames if return_dist else frames[:1]
+        arrays = tuple(f.to_numpy() for f in chosen) if return_numpy else tuple(chosen)
+        return arrays if return_dist else arrays[0]  # type: ignore[return-value]
+
+    @torch.inference_mode()
+    def get_elbo(
+        self,
+        mdata: MuData | None = None,
+        *,
+        indices: Sequence[int] | Sequence[str] | None = None,
+        batch_size: int | None = None,
+    ) -> float:
+        """Evidence lower bound, mean over samples; higher is better.
+
+        In the units of the registered values. Estimated with one posterior draw a sample, so it varies between calls.
+        """
+        self._require_training()
+        total, n = 0.0, 0
+        cohort = self._cohort(mdata)
+        for batch in self._batches(cohort, self._positions(cohort, indices), batch_size):
+            rec, kl = self.module.elbo(batch)
+            total += float(torch.stack(list(rec.values())).sum() - kl.sum())
+            n += batch.n_samples
+        return total / n if n else float("nan")
+
+    @torch.inference_mode()
+    def get_reconstruction_error(
+        self,
+        mdata: MuData | None = None,
+        *,
+        indices: Sequence[int] | Sequence[str] | None = None,
+        batch_size: int | None = None,
+    ) -> dict[str, float]:
+        """modality -> expected negative log-likelihood given everything measured, mean over samples that have it."""
+        self._require_training()
+        total, n = dict.fromkeys(self.modalities, 0.0), dict.fromkeys(self.modalities, 0)
+        cohort = self._cohort(mdata)
+        for batch in self._batches(cohort, self._positions(cohort, indices), batch_size):
+            rec, _ = self.module.elbo(batch)
+            for m in self.modalities:
+                total[m] -= float(rec[m].sum())
+                n[m] += batch.rows[m].shape[0]
+        return {m: total[m] / n[m] if n[m] else float("nan") for m in self.modalities}
+
+    @torch.inference_mode()
+    def get_marginal_ll(
+        self,
+        mdata: MuData | None = None,
+        *,
+        indices: Sequence[int] | Sequence[str] | None = None,
+        n_samples: int = 1000,
+        batch_size: int | None = None,
+    ) -> float:
+        """Importance-weighted estimate of the log-likelihood of what was measured, mean over samples.
+
+        A lower bound in expectation that tightens with ``n_samples``; the proposal is the posterior given everything
+        measured. Its value does not depend on the batch size.
+
+        References
+        ----------
+        Burda et al., *Importance weighted autoencoders*, ICLR 2016, eq. (8).
+        """
+        self._require_training()
+        total, n = 0.0, 0
+        cohort = self._cohort(mdata)
+        for batch in self._batches(cohort, self._positions(cohort, indices), batch_size):
+            total += float(importance_weighted(self.module, batch, n_samples).sum())
+            n += batch.n_samples
+        return total / n if n else float("nan")
+
+
+def _frame(parts: list[torch.Tensor], index: pd.Index, names: Sequence[str]) -> pd.DataFrame:
+    values = torch.cat(parts).cpu().numpy() if parts else np.zeros((0, len(names)), np.float32)
+    return pd.DataFrame(values, index=index[: len(values)], columns=list(names))

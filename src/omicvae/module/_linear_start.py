@@ -1,0 +1,109 @@
+"""Start CoVAE at the linear-Gaussian model of the data: principal components, and the moments between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from omicvae.data import Batch
+from omicvae.nn import Covariates
+from omicvae.stats.factors import probabilistic_pca
+from omicvae.stats.gaussian import block_slices, shrink_cross_blocks
+
+if TYPE_CHECKING:
+    from omicvae.module._covae import CoVAEModule
+
+MOST_ROWS = 4096
+RIDGE = 1e-2
+
+
+@torch.no_grad()
+def linear_start(module: CoVAEModule, batches: Callable[[], Iterable[Batch]]) -> None:
+    r"""Set encoders, decoders and ``Sigma`` to a closed-form linear model; perceptrons start near zero.
+
+    Each assay's latents are its probabilistic principal components, whose evidence on factor ``k`` is
+    :math:`m_k(x) = v_k'x / l_k` with precision :math:`l_k^2 / \sigma^2`. Because the noise of two assays is
+    independent, :math:`E[m_a m_b']` over samples that have both estimates the block :math:`\Sigma_{ab}` without bias;
+    it is then denoised. Decoders regress the link-scale data on the posterior mean of the factors and on covariates.
+
+    Parameters
+    ----------
+    module
+        Module whose likelihoods and designs have been fitted.
+    batches
+        Yields the training samples; the first few thousand are used.
+    """
+    gathered = list(_first_rows(batches()))
+    n_samples = sum(batch.n_samples for batch in gathered)
+    potentials, measured = [], []
+    for modality in module.modalities:
+        location, rows = _start_modality(module, modality, gathered)
+        full = torch.zeros(n_samples, location.shape[1], dtype=torch.float64)
+        full[rows] = location.double()
+        potentials.append(full)
+        here = torch.zeros(n_samples, dtype=torch.float64)
+        here[rows] = 1.0
+        measured.append(here)
+    covariance = torch.eye(sum(module.sizes), dtype=torch.float64)
+    blocks = block_slices(module.sizes)
+    pairs = torch.stack(measured) @ torch.stack(measured).mT
+    for i, a in enumerate(blocks):
+        for j, b in enumerate(blocks[:i]):
+            moment = potentials[i].mT @ potentials[j] / pairs[i, j].clamp_min(1.0)
+            covariance[a, b], covariance[b, a] = moment, moment.mT
+    module.set_prior(shrink_cross_blocks(covariance, module.sizes, pairs).to(module.prior_covariance))
+
+
+def _first_rows(batches: Iterable[Batch]) -> Iterable[Batch]:
+    seen = 0
+    for batch in batches:
+        yield batch
+        seen += batch.n_samples
+        if seen >= MOST_ROWS:
+            return
+
+
+def _start_modality(module: CoVAEModule, modality: str, gathered: list[Batch]) -> tuple[Tensor, Tensor]:
+    """Linear encoder and decoder of one modality; returns its potential means and the samples they belong to."""
+    likelihood, encoder, decoder = module.likelihoods.of(modality), module.encoders.of(modality), module.decoders.of(modality)
+    inputs, targets, designs, rows, offset = [], [], [], [], 0
+    for batch in gathered:
+        here = batch.rows[modality]
+        observed = module.observed(batch, modality)
+        inputs.append(likelihood.encode_transform(observed))
+        targets.append(likelihood.linear_target(observed))
+        design = module.designs.of(modality)(Covariates(batch.codes, batch.continuous))
+        designs.append(torch.zeros(len(here), 0) if design is None else design[here])
+        rows.append(here + offset)
+        offset += batch.n_samples
+    x, y, design, row = torch.cat(inputs), torch.cat(targets), torch.cat(designs), torch.cat(rows)
+    center = x.mean(0)
+    within = x - center - _fitted(design, x - center)
+    factors = probabilistic_pca(within, encoder.n_latent)
+    weight = factors.directions / factors.loading  # (p, d): potential mean per unit input
+    encoder.linear.weight.zero_()
+    encoder.linear.weight[:, : x.shape[1]] = weight.mT
+    if module.network.encode_covariates and design.shape[1]:
+        encoder.linear.weight[:, x.shape[1] :] = -_regress(design, (x - center) @ weight).mT
+    encoder.linear.bias.copy_(-center @ weight)
+    precision = factors.precision.clamp(0.05, 100.0)
+    encoder.scale_bias.copy_(precision + torch.log(-torch.expm1(-precision)))  # inverse of softplus
+    location = within @ weight
+    means = location * (precision / (1 + precision))
+    coefficients = _regress(torch.cat([means, design], 1), y)
+    first = decoder.linear.weight.view(decoder.n_heads, decoder.n_vars, -1)[0]
+    first.copy_(coefficients.mT)
+    return location, row
+
+
+def _regress(x: Tensor, y: Tensor) -> Tensor:
+    """``(k, p)`` lightly penalised least squares of ``y`` ``(n, p)`` on ``x`` ``(n, k)``."""
+    gram = x.mT @ x + RIDGE * len(x) * torch.eye(x.shape[1])
+    return torch.linalg.solve(gram, x.mT @ y)
+
+
+def _fitted(x: Tensor, y: Tensor) -> Tensor:
+    return x @ _regress(x, y) if x.shape[1] else torch.zeros_like(y)

@@ -1,0 +1,284 @@
+"""What every likelihood can do, and what all of them share."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from omicvae.stats.quantiles import predictive_quantiles
+from omicvae.stats.summary import ValueSummary
+
+logger = logging.getLogger("omicvae")
+
+OWN, CROSS = 0, 1
+"""Rows of a noise parameter: the modality itself was seen, or it is predicted from others."""
+
+LEAST_INPUT_SCALE = 0.1  # an encoder input is not blown up where a feature hardly varies
+LINK_SCALE_RANGE = (0.1, 2.0)  # of one unit of eta, where the link scale is not the scale of the data
+
+
+class Observed(NamedTuple):
+    """Measured values of one modality, packed: only samples that have it."""
+
+    x: Tensor
+    """(n, p) values of the registered layer; NaN where an element was not measured"""
+    size: Tensor | None
+    """(n,) library size or size factor; None for likelihoods that use none"""
+    coverage: Tensor | None
+    """(n, p) total reads (beta-binomial), else None"""
+
+
+class Likelihood(nn.Module, ABC):
+    r"""Conditional distribution of one modality's values given the decoder's output ``eta``.
+
+    The decoder works on a standardised link scale: ``eta = 0`` is the training mean of every feature, and a unit of
+    the first head is one training standard deviation on the link scale (bounded where stated), so that a decoder with
+    small initial weights starts at the mean.
+
+    Likelihoods with a free noise hold it as ``raw_noise``, ``(2, p)``: row 0 (*own*) for values decoded from a latent
+    that has seen the modality itself, row 1 (*cross*) for values predicted from other modalities, which are further
+    from their prediction. One noise for both would make imputation overconfident.
+
+    Parameters
+    ----------
+    n_vars
+        Number of features ``p``.
+    """
+
+    name: ClassVar[str]
+    """Word by which users ask for it."""
+    n_heads: ClassVar[int] = 1
+    """Outputs of the decoder per feature."""
+    uses_size: ClassVar[bool] = False
+    uses_coverage: ClassVar[bool] = False
+    discrete: ClassVar[bool]
+
+    _fill: ClassVar[float] = 0.0  # valid value that stands in for a missing one inside the density
+
+    input_mean: Tensor
+    input_scale: Tensor
+
+    def __init__(self, n_vars: int) -> None:
+        super().__init__()
+        self.n_vars = n_vars
+        self.register_buffer("input_mean", torch.zeros(n_vars))
+        self.register_buffer("input_scale", torch.ones(n_vars))
+
+    @abstractmethod
+    def fit(self, chunks: Iterable[Observed]) -> None:
+        """Set centres, scales and the start of the noise from training samples.
+
+        Features without a value, constant features and a single sample are allowed.
+
+        Parameters
+        ----------
+        chunks
+            Blocks of training samples. Counts need two passes: give them something that can be iterated again (a
+            list, or an object whose ``__iter__`` starts over); the blocks of a plain iterator are kept in memory.
+        """
+
+    @abstractmethod
+    def forward(
+        self, eta: Tensor, *, noise: Tensor, size: Tensor | None = None, coverage: Tensor | None = None
+    ) -> Distribution:
+        """Distribution of the values, in the units of the registered layer.
+
+        Parameters
+        ----------
+        eta
+            ``(..., n_heads, p)`` raw decoder output.
+        noise
+            Integers that broadcast against the leading dimensions of ``eta``: 0 for own, 1 for cross.
+        size
+            Library size or size factor, broadcasting against the leading dimensions of ``eta``.
+        coverage
+            Total reads, broadcasting against ``(..., p)``.
+
+        Returns
+        -------
+        Distribution of ``batch_shape`` ``(..., p)``.
+        """
+
+    @abstractmethod
+    def linear_target(self, observed: Observed) -> Tensor:
+        """``(n, p)`` float32: what the first head should output for these data, 0 where missing.
+
+        On the scale of ``eta``, so that principal components of it give a decoder to start from. Its mean is not 0
+        for curved links (the mean of logarithms is not the logarithm of the mean).
+        """
+
+    @abstractmethod
+    def _transform(self, observed: Observed) -> Tensor:
+        """``(n, p)`` values on the scale that is standardised for encoders."""
+
+    @abstractmethod
+    def _log_density(self, eta: Tensor, x: Tensor, observed: Observed, noise: Tensor) -> Tensor:
+        """``(..., p)`` log density at ``x``, in which missing values have been replaced by valid ones."""
+
+    def measured(self, observed: Observed) -> Tensor:
+        """``(n, p)`` bool: which elements carry information."""
+        return ~observed.x.isnan()
+
+    def encode_transform(self, observed: Observed) -> Tensor:
+        """``(n, p)`` float32 input for an encoder: zero mean and unit scale over training samples, 0 where missing."""
+        standardised = (self._transform(observed) - self.input_mean) / self.input_scale
+        return torch.where(self.measured(observed), standardised, 0.0).to(torch.float32)
+
+    def log_prob_features(self, eta: Tensor, observed: Observed, noise: Tensor) -> Tensor:
+        """Log density of every element, ``(..., p)``, in the units of ``x``; 0 where missing.
+
+        Parameters
+        ----------
+        eta
+            ``(..., n_heads, p)`` raw decoder output; may have more leading dimensions than ``observed.x``.
+        observed
+            Values that broadcast against ``(..., p)``.
+        noise
+            As in :meth:`forward`.
+
+        Raises
+        ------
+        ValueError
+            If ``eta`` has another number of heads, or the size or coverage that is needed is not there.
+        """
+        if eta.shape[-2] != self.n_heads:
+            raise ValueError(f"the {self.name} likelihood needs eta of shape (..., {self.n_heads}, p), got {eta.shape}")
+        eta = eta.to(torch.promote_types(eta.dtype, torch.float32))
+        # A NaN inside the density would make the gradient NaN even if the result is masked afterwards.
+        x = observed.x.to(eta.dtype).nan_to_num(self._fill)
+        return self._log_density(eta, x, observed, noise) * self.measured(observed)
+
+    def log_prob(self, eta: Tensor, observed: Observed, noise: Tensor) -> Tensor:
+        """Log density of every sample, ``(...)``: the sum of :meth:`log_prob_features` over measured features."""
+        return self.log_prob_features(eta, observed, noise).sum(-1)
+
+    @torch.no_grad()
+    def interval(self, distribution: Distribution, level: float) -> tuple[Tensor, Tensor]:
+        """Central predictive interval of a mixture of equally weighted components.
+
+        One value is drawn from each component, and the interval read from their quantiles, which makes its coverage
+        exact for continuous values (:func:`omicvae.stats.quantiles.predictive_quantiles`). Discrete intervals are
+        widened to whole numbers.
+
+        Parameters
+        ----------
+        distribution
+            Of ``batch_shape`` ``(K, n, p)``; the first axis is mixed over.
+        level
+            Nominal coverage in (0, 1).
+
+        Returns
+        -------
+        Lower and upper limit, each ``(n, p)``.
+
+        Raises
+        ------
+        ValueError
+            If ``K`` is too small for ``level``.
+        """
+        tail = (1 - level) / 2
+        lower, upper = predictive_quantiles(distribution.sample(), (tail, 1 - tail))
+        if distribution.support.is_discrete:  # type: ignore[union-attr]
+            return lower.floor(), upper.ceil()
+        return lower, upper
+
+    @classmethod
+    def validate(cls, modality: str, summary: ValueSummary, coverage: ValueSummary | None = None) -> None:
+        """Check that the values of a modality can come from this likelihood.
+
+        Features that are constant or were never measured are logged as a warning.
+
+        Parameters
+        ----------
+        modality
+            Its name, for messages.
+        summary
+            Of the registered layer. For ``betabinomial``, made with ``upper=`` the coverage.
+        coverage
+            Of the coverage layer.
+
+        Raises
+        ------
+        ValueError
+            Saying how many values are wrong, in which features, and what to do.
+        """
+        if summary.n_inf:
+            raise ValueError(
+                complaint(modality, summary, "inf", "infinite", "Replace them by NaN if they are missing.")
+            )
+        cls._check(modality, summary, coverage)
+        for what, names in (("without any value", summary.all_nan), ("constant", summary.constant)):
+            if names:
+                listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+                are = "feature is" if len(names) == 1 else "features are"
+                logger.warning("modality %r: %d %s %s (%s)", modality, len(names), are, what, listed)
+
+    @classmethod
+    def _check(cls, modality: str, summary: ValueSummary, coverage: ValueSummary | None) -> None:
+        """Raise a ValueError where values are outside the support."""
+
+    def _set_input(self, moments: FeatureMoments) -> None:
+        """Standardise encoder inputs by these moments of :meth:`_transform`."""
+        self.input_mean.copy_(moments.mean)
+        self.input_scale.copy_(moments.deviation.clamp(min=LEAST_INPUT_SCALE))
+
+
+class FeatureMoments:
+    """Mean and variance of every feature over measured values, in one pass and float64 (Chan et al., 1979)."""
+
+    def __init__(self, n_vars: int) -> None:
+        self.count = torch.zeros(n_vars, dtype=torch.float64)
+        self.mean = torch.zeros(n_vars, dtype=torch.float64)
+        self._squares = torch.zeros(n_vars, dtype=torch.float64)
+
+    def update(self, values: Tensor) -> None:
+        """Add a block ``(n, p)``; NaN is skipped."""
+        values = float64(values)
+        seen = ~values.isnan()
+        count = seen.sum(0)
+        mean = torch.where(seen, values, 0.0).sum(0) / count.clamp(min=1)
+        squares = torch.where(seen, values - mean, 0.0).square().sum(0)
+        total = (self.count + count).clamp(min=1)
+        shift = mean - self.mean
+        self._squares += squares + shift.square() * self.count * count / total
+        self.mean += shift * count / total
+        self.count += count
+
+    @property
+    def variance(self) -> Tensor:
+        """(p,) population variance; 0 for features without values."""
+        return self._squares / self.count.clamp(min=1)
+
+    @property
+    def deviation(self) -> Tensor:
+        """(p,) population standard deviation."""
+        return self.variance.sqrt()
+
+
+def float64(values: Tensor) -> Tensor:
+    """The values in float64 on the CPU, where every build of torch has it."""
+    return values.detach().to("cpu", torch.float64)
+
+
+def noise_parameter(n_vars: int) -> nn.Parameter:
+    """``(2, p)`` parameter for own and cross noise, at 0."""
+    return nn.Parameter(torch.zeros(2, n_vars))
+
+
+def gather(table: Tensor, noise: Tensor) -> Tensor:
+    """Rows of a ``(2, p)`` table for integers ``noise`` of any shape: ``(*noise.shape, p)``."""
+    return table.index_select(0, noise.reshape(-1)).reshape(*noise.shape, table.shape[-1])
+
+
+def complaint(modality: str, summary: ValueSummary, kind: str, adjective: str, advice: str) -> str:
+    """Message on values of one kind of :class:`~omicvae.stats.summary.ValueSummary`: how many, where, what to do."""
+    count: Any = getattr(summary, f"n_{kind}")
+    where = ", ".join(summary.examples.get(kind, ()))
+    are = "value is" if count == 1 else "values are"
+    return f"modality {modality!r}: {count} {are} {adjective} (first in features {where}). {advice}"

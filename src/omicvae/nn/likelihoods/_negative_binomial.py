@@ -1,0 +1,161 @@
+"""Negative binomial likelihoods for overdispersed counts, without and with zero inflation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from scvi.distributions import NegativeBinomial as ScviNegativeBinomial
+from scvi.distributions import ZeroInflatedNegativeBinomial as ScviZeroInflatedNegativeBinomial
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from omicvae.nn.likelihoods._base import Observed, gather, noise_parameter
+from omicvae.nn.likelihoods._beta import log_beta
+from omicvae.nn.likelihoods._counts import LOG_RATE_RANGE, CountLikelihood
+
+LOG_DISPERSION_RANGE = (math.log(1e-3), math.log(1e5))
+DROPOUT_START = -3.0  # logit
+
+
+class NegativeBinomial(CountLikelihood):
+    r"""Counts whose rate varies more than their sampling.
+
+    .. math::
+
+        p(x_j \mid \eta) = \frac{\Gamma(x_j + \theta_{rj})}{\Gamma(\theta_{rj})\, x_j!}
+            \Big(\frac{\theta_{rj}}{\theta_{rj} + \mu_j}\Big)^{\theta_{rj}}
+            \Big(\frac{\mu_j}{\theta_{rj} + \mu_j}\Big)^{x_j}, \qquad
+        \operatorname{Var} x_j = \mu_j + \mu_j^2 / \theta_{rj},
+
+    with :math:`\mu_j` the rate of :class:`CountLikelihood` and :math:`\theta = \exp(` ``raw_noise`` :math:`)` the
+    inverse dispersion, own or cross: what the other modalities do not tell about a count adds to its variance. Both
+    rows start at the moment estimate around the training mean. As Lopez et al., *Deep generative modeling for
+    single-cell transcriptomics* (scVI), Nature Methods 15 (2018).
+
+    Parameters
+    ----------
+    n_vars
+        Number of features.
+    size_is_factor
+        Whether sizes are size factors instead of library sizes.
+    """
+
+    name = "nb"
+
+    def __init__(self, n_vars: int, size_is_factor: bool = False) -> None:
+        super().__init__(n_vars, size_is_factor)
+        self.raw_noise = noise_parameter(n_vars)
+
+    @torch.no_grad()
+    def fit(self, chunks: Iterable[Observed]) -> None:
+        super().fit(chunks)
+        self.raw_noise.copy_(self.dispersion_start.log())
+
+    def forward(
+        self, eta: Tensor, *, noise: Tensor, size: Tensor | None = None, coverage: Tensor | None = None
+    ) -> Distribution:
+        log_rate = self._log_rate(eta, size).clamp(*LOG_RATE_RANGE)
+        return NegativeBinomialCounts(mu=log_rate.exp(), theta=self._log_dispersion(noise).exp())
+
+    def _log_density(self, eta: Tensor, x: Tensor, observed: Observed, noise: Tensor) -> Tensor:
+        return _log_prob(x, self._log_rate(eta, observed.size), self._log_dispersion(noise))
+
+    def _log_dispersion(self, noise: Tensor) -> Tensor:
+        return gather(self.raw_noise.clamp(*LOG_DISPERSION_RANGE), noise)
+
+
+class ZeroInflatedNegativeBinomial(NegativeBinomial):
+    r"""Negative binomial counts of which a part is lost.
+
+    .. math::
+
+        p(x_j \mid \eta) = \pi_j \, [x_j = 0] + (1 - \pi_j)\, \mathrm{NB}(x_j; \mu_j, \theta_{rj}), \qquad
+        \operatorname{logit} \pi_j = b_j + \eta^{(2)}_j,
+
+    with the negative binomial of :class:`NegativeBinomial` (own and cross :math:`\theta` as there), a second head
+    :math:`\eta^{(2)}` and :math:`b_j` a parameter that starts at -3: at ``eta = 0`` 5 % of counts are lost, and the
+    mean is 5 % below the training mean. As Lopez et al., *Deep generative modeling for single-cell transcriptomics*
+    (scVI), Nature Methods 15 (2018). Counts with unique molecular identifiers seldom need it (Svensson, *Droplet
+    scRNA-seq is not zero-inflated*, Nature Biotechnology 38, 2020).
+
+    Parameters
+    ----------
+    n_vars
+        Number of features.
+    size_is_factor
+        Whether sizes are size factors instead of library sizes.
+    """
+
+    name = "zinb"
+    n_heads = 2
+
+    def __init__(self, n_vars: int, size_is_factor: bool = False) -> None:
+        super().__init__(n_vars, size_is_factor)
+        self.dropout_logit = nn.Parameter(torch.full((n_vars,), DROPOUT_START))
+
+    def forward(
+        self, eta: Tensor, *, noise: Tensor, size: Tensor | None = None, coverage: Tensor | None = None
+    ) -> Distribution:
+        log_rate = self._log_rate(eta, size).clamp(*LOG_RATE_RANGE)
+        dispersion = self._log_dispersion(noise).exp()
+        return ZeroInflatedCounts(mu=log_rate.exp(), theta=dispersion, zi_logits=self._dropout(eta))
+
+    def _log_density(self, eta: Tensor, x: Tensor, observed: Observed, noise: Tensor) -> Tensor:
+        counts = _log_prob(x, self._log_rate(eta, observed.size), self._log_dispersion(noise))
+        return _inflate(x, counts, self._dropout(eta))
+
+    def _dropout(self, eta: Tensor) -> Tensor:
+        return self.dropout_logit + eta[..., 1, :]
+
+
+class NegativeBinomialCounts(ScviNegativeBinomial):
+    """scvi-tools' distribution with its ``batch_shape``, samples autograd can use, and an accurate log-probability."""
+
+    def __init__(self, *, mu: Tensor, theta: Tensor) -> None:
+        super().__init__(mu=mu, theta=theta)
+        self._batch_shape = self.mu.shape
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Draw counts, as floats."""
+        # scvi-tools draws in inference mode; what comes out could not be part of a later backward pass.
+        return super().sample(torch.Size(sample_shape)).clone()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-probability of counts."""
+        return _log_prob(value, self.mu.log(), self.theta.log())
+
+
+class ZeroInflatedCounts(ScviZeroInflatedNegativeBinomial):
+    """scvi-tools' distribution with the same three changes."""
+
+    def __init__(self, *, mu: Tensor, theta: Tensor, zi_logits: Tensor) -> None:
+        super().__init__(mu=mu, theta=theta, zi_logits=zi_logits)
+        self._batch_shape = self.mu.shape
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Draw counts, as floats."""
+        return super().sample(torch.Size(sample_shape)).clone()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-probability of counts."""
+        return _inflate(value, _log_prob(value, self.mu.log(), self.theta.log()), self.zi_logits)
+
+
+def _log_prob(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
+    """Log-probability of counts, accurate in float32.
+
+    ``lgamma`` and ``log(theta) - log(theta + mu)`` of the usual form lose up to 10 nats for counts of a million; so does
+    a difference of logarithms times a large theta. Here every term is small where its sum is.
+    """
+    theta, logit = log_theta.exp(), log_mu - log_theta
+    coefficient = -log_beta(theta, x + 1) - (x + theta).log()
+    return coefficient - theta * F.softplus(logit) - x * F.softplus(-logit)
+
+
+def _inflate(x: Tensor, log_prob: Tensor, dropout: Tensor) -> Tensor:
+    """Log-probability after zero inflation with logit ``dropout``."""
+    kept = log_prob - F.softplus(dropout)
+    return torch.where(x > 0, kept, torch.logaddexp(-F.softplus(-dropout), kept))

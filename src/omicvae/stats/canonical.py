@@ -1,0 +1,152 @@
+"""Canonical dimensions of several blocks of latents, from their covariance or from samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from omicvae.stats.gaussian import block_slices, symmetric_power
+
+
+class CanonicalFrame(NamedTuple):
+    """Coordinates in which blocks are white and ordered by how much they share."""
+
+    whiten: Tensor
+    """(D, D) block-diagonal; ``z @ whiten`` has identity diagonal blocks."""
+    directions: tuple[Tensor, ...]
+    """One (d_m, r) matrix a block: orthonormal canonical directions in whitened coordinates, most shared first."""
+    correlations: Tensor
+    """(r,) mean correlation over pairs of blocks along each dimension."""
+    slices: tuple[slice, ...]
+
+    def coordinates(self, block: int) -> Tensor:
+        """``(D, r)`` map from all latents to the canonical coordinates of one block."""
+        return self.whiten[:, self.slices[block]] @ self.directions[block]
+
+    def shared(self, r: int) -> Tensor:
+        """``(D, r)`` map to the mean over blocks of the first ``r`` canonical coordinates."""
+        maps = [self.coordinates(block)[:, :r] for block in range(len(self.slices))]
+        return torch.stack(maps).mean(0)
+
+    def private(self, block: int, r: int) -> Tensor:
+        """``(D, d_m - r)`` map to the part of a block orthogonal to its first ``r`` canonical directions."""
+        d = self.directions[block].shape[0]
+        complete, _ = torch.linalg.qr(
+            torch.cat([self.directions[block][:, :r], torch.eye(d, dtype=self.whiten.dtype)], 1)
+        )
+        return self.whiten[:, self.slices[block]] @ complete[:, r:d]
+
+
+def canonical_frame(covariance: Tensor, sizes: Sequence[int]) -> CanonicalFrame:
+    """Canonical correlation analysis of blocks, for two blocks CCA, for more MAXVAR.
+
+    Dimension by dimension, the leading eigenvector of the block-whitened covariance is taken, split into one unit
+    direction a block, and deflated, so that directions are orthonormal within each block.
+
+    Parameters
+    ----------
+    covariance
+        ``(D, D)`` positive definite.
+    sizes
+        Block widths.
+
+    References
+    ----------
+    Kettenring, *Canonical analysis of several sets of variables*, Biometrika 58 (1971).
+    """
+    covariance = covariance.double()
+    slices = tuple(block_slices(sizes))
+    whiten = torch.block_diag(*(symmetric_power(covariance[b, b], -0.5) for b in slices))
+    remaining = whiten @ covariance @ whiten
+    white = remaining.clone()
+    directions: list[list[Tensor]] = [[] for _ in slices]
+    for _ in range(min(sizes)):
+        _, vectors = torch.linalg.eigh(remaining - torch.eye(len(remaining), dtype=remaining.dtype))
+        leading = vectors[:, -1]
+        for found, b in zip(directions, slices, strict=True):
+            found.append(_unit(leading[b], found))
+        P = torch.block_diag(*(_complement(found) for found in directions))
+        remaining = P @ white @ P
+    stacked = tuple(torch.stack(found, 1) for found in directions)
+    correlations = torch.stack(
+        [
+            torch.stack([stacked[i][:, k] @ white[a, b] @ stacked[j][:, k] for i, a in enumerate(slices) for j, b in enumerate(slices) if i < j]).mean()
+            for k in range(min(sizes))
+        ]
+    )
+    return CanonicalFrame(whiten, stacked, correlations, slices)
+
+
+def _unit(vector: Tensor, previous: list[Tensor]) -> Tensor:
+    """``vector`` orthogonal to ``previous`` and of length 1; any such direction if nothing of it is left."""
+    for candidate in (vector, *torch.eye(len(vector), dtype=vector.dtype)):
+        for other in previous:
+            candidate = candidate - (candidate @ other) * other
+        if candidate.norm() > 1e-6:
+            return candidate / candidate.norm()
+    raise ValueError("no direction left")
+
+
+def _complement(found: list[Tensor]) -> Tensor:
+    basis = torch.stack(found, 1)
+    return torch.eye(basis.shape[0], dtype=basis.dtype) - basis @ basis.mT
+
+
+def canonical_correlations(a: Tensor, b: Tensor, ridge: float = 1e-6) -> Tensor:
+    """``(min(d_a, d_b),)`` sample canonical correlations of ``a`` ``(n, d_a)`` and ``b`` ``(n, d_b)``.
+
+    Estimates on the samples the directions were found on are biased upwards by about ``(d_a + d_b) / n``.
+    """
+    a, b = a.double() - a.double().mean(0), b.double() - b.double().mean(0)
+
+    def white(x: Tensor) -> Tensor:
+        U, s, _ = torch.linalg.svd(x, full_matrices=False)
+        return U[:, s > ridge * s[0].clamp_min(1e-12)]
+
+    return torch.linalg.svdvals(white(a).mT @ white(b)).clamp(0, 1)
+
+
+def fixed_direction_correlations(coordinates: Sequence[Tensor], measured: Sequence[Tensor]) -> Tensor:
+    """``(r,)`` correlation of given canonical coordinates, averaged over pairs of blocks.
+
+    Parameters
+    ----------
+    coordinates
+        One ``(n, r)`` a block; directions were found on other samples.
+    measured
+        One ``(n,)`` bool a block: which samples have it.
+    """
+    values = []
+    for i in range(len(coordinates)):
+        for j in range(i):
+            both = measured[i] & measured[j]
+            if both.sum() >= 3:
+                values.append(_column_correlation(coordinates[i][both], coordinates[j][both]))
+    if not values:
+        return torch.zeros(coordinates[0].shape[1], dtype=coordinates[0].dtype)
+    return torch.stack(values).mean(0)
+
+
+def _column_correlation(a: Tensor, b: Tensor) -> Tensor:
+    a, b = a - a.mean(0), b - b.mean(0)
+    return (a * b).sum(0) / (a.square().sum(0) * b.square().sum(0)).sqrt().clamp_min(1e-12)
+
+
+def permutation_null(
+    coordinates: Sequence[Tensor], measured: Sequence[Tensor], *, n_permutations: int, seed: int, level: float = 0.95
+) -> Tensor:
+    """``(r,)`` upper ``level`` point of :func:`fixed_direction_correlations` when rows are permuted within blocks."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = []
+    for _ in range(n_permutations):
+        shuffled = [coordinates[0]]
+        for values, here in zip(coordinates[1:], measured[1:], strict=True):
+            rows = torch.nonzero(here).squeeze(-1)
+            mixed = values.clone()
+            mixed[rows] = values[rows[torch.randperm(len(rows), generator=generator)]]
+            shuffled.append(mixed)
+        draws.append(fixed_direction_correlations(shuffled, measured))
+    return torch.stack(draws).quantile(level, dim=0)

@@ -1,0 +1,8 @@
+"""Training plan, budget and callbacks."""
+
+from omicvae.train._best_weights import BestWeights
+from omicvae.train._budget import Budget, training_budget
+from omicvae.train._plan import MosaicPlan, clip_norm
+from omicvae.train._pretrain import pretrain_prior
+
+__all__ = ["BestWeights", "Budget", "MosaicPlan", "clip_norm", "pretrain_prior", "training_budget"]

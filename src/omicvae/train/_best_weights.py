@@ -1,0 +1,72 @@
+"""Keep the weights of the best epoch, and survive a loss that is not a number."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+logger = logging.getLogger("omicvae")
+
+
+class BestWeights(pl.Callback):
+    """Remember the weights of the epoch with the least ``monitor`` and put them back at the end of training.
+
+    Without validation the weights of the last epoch whose loss was finite are kept. If a loss is not finite, training
+    stops, the modality and the epoch are named, and the remembered weights are restored; if there are none yet, a
+    :class:`FloatingPointError` is raised.
+
+    Parameters
+    ----------
+    monitor
+        Logged metric to minimise.
+    from_epoch
+        First epoch that counts: earlier ones are trained on a different objective.
+    """
+
+    def __init__(self, monitor: str = "validation_loss", from_epoch: int = 0) -> None:
+        self.monitor, self.from_epoch = monitor, from_epoch
+        self.best = math.inf
+        self.best_epoch: int | None = None
+        self._state: dict[str, Tensor] | None = None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember, or stop."""
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        broken = [k for k, v in metrics.items() if not math.isfinite(v)]
+        if broken:
+            self._stop(trainer, broken)
+            return
+        value = metrics.get(self.monitor)
+        if value is None or trainer.current_epoch < self.from_epoch:
+            self._remember(trainer, pl_module)
+            self.best = math.inf
+        elif value < self.best:
+            self.best = value
+            self._remember(trainer, pl_module)
+
+    def _remember(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.best_epoch = trainer.current_epoch
+        self._state = {k: v.detach().clone() for k, v in pl_module.module.state_dict().items()}
+
+    def _stop(self, trainer: pl.Trainer, broken: list[str]) -> None:
+        words = sorted({k.rsplit("_", 1)[0].removeprefix("reconstruction_loss_") for k in broken if "loss_" in k})
+        blame = f"modality {', '.join(map(repr, words))}" if words else "the latent distribution"
+        message = f"the loss of {blame} is not finite in epoch {trainer.current_epoch}"
+        if self._state is None:
+            raise FloatingPointError(
+                message + ". Nothing was learned before: check the scale of that modality's values, name a different "
+                "likelihood, or lower the learning rate (plan_kwargs={'lr': 5e-4})."
+            )
+        logger.error("%s: training stops and the weights of epoch %s are restored.", message, self.best_epoch)
+        trainer.should_stop = True
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the remembered weights back."""
+        if self._state is not None:
+            with torch.no_grad():
+                pl_module.module.load_state_dict(self._state)
+            self._state = None

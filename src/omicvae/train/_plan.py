@@ -1,0 +1,153 @@
+"""Training plan that keeps metrics on the device and logs them once an epoch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from scvi.train import TrainingPlan
+from torch import Tensor
+
+from omicvae.data import Batch
+from omicvae.module import MultimodalModule
+
+NOISE_RATE = 5.0  # noise scales start at one training sd and have to fall far: faster than weights
+VALIDATION_SEED = 20_260_301
+
+
+class MosaicPlan(TrainingPlan):
+    """Optimiser, schedules and bookkeeping for :class:`~omicvae.module.MultimodalModule`.
+
+    scvi-tools' plan spends most of a small model's step on logging. This one adds metrics up on the device and logs
+    them once an epoch, under scvi-tools' names (``elbo_train``, ``reconstruction_loss_validation``, ...) and one curve
+    a modality (``reconstruction_loss_rna_train``). The validation loss is always computed with the weights of the end
+    of training and with the same random numbers, so that epochs can be compared.
+
+    Parameters
+    ----------
+    module
+        What is trained.
+    total_steps
+        Length of training in updates; schedules are laid out over it.
+    lr
+        Peak learning rate; parameters named ``raw_noise`` get five times as much.
+    weight_decay
+        Of AdamW; noise scales have none.
+    eps
+        Of AdamW.
+    lr_schedule
+        ``"onecycle"`` rises over the first tenth and falls to zero; ``"constant"``.
+    n_steps_kl_warmup, n_epochs_kl_warmup
+        Length of the rise of the KL weight from ``min_kl_weight`` to ``max_kl_weight``; 30 % of training if neither is
+        given.
+    max_kl_weight, min_kl_weight
+        End and start of that rise.
+    """
+
+    def __init__(
+        self,
+        module: MultimodalModule,
+        *,
+        total_steps: int,
+        lr: float = 2e-3,
+        weight_decay: float = 1e-4,
+        eps: float = 1e-8,
+        lr_schedule: Literal["onecycle", "constant"] = "onecycle",
+        n_steps_kl_warmup: int | None = None,
+        n_epochs_kl_warmup: int | None = None,
+        max_kl_weight: float = 1.0,
+        min_kl_weight: float = 0.0,
+    ) -> None:
+        if lr_schedule not in ("onecycle", "constant"):
+            raise ValueError(f"lr_schedule must be 'onecycle' or 'constant', got {lr_schedule!r}")
+        if n_steps_kl_warmup is None and n_epochs_kl_warmup is None:
+            n_steps_kl_warmup = max(1, round(0.3 * total_steps))
+        super().__init__(
+            module,
+            lr=lr,
+            weight_decay=weight_decay,
+            eps=eps,
+            n_steps_kl_warmup=n_steps_kl_warmup,
+            n_epochs_kl_warmup=n_epochs_kl_warmup,
+            max_kl_weight=max_kl_weight,
+            min_kl_weight=min_kl_weight,
+        )
+        self.total_steps, self.lr_schedule = max(1, total_steps), lr_schedule
+        self._sums: dict[str, tuple[Tensor, Tensor] | None] = {"train": None, "validation": None}
+
+    @property
+    def progress(self) -> float:
+        """Share of training done, 0 to 1."""
+        return min(1.0, self.global_step / self.total_steps)
+
+    def _add(self, mode: str, sums: Tensor, counts: Tensor) -> None:
+        held = self._sums[mode]
+        self._sums[mode] = (sums, counts) if held is None else (held[0] + sums, held[1] + counts)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of a minibatch at the current KL weight."""
+        step = self.module.objective(batch, kl_weight=self.kl_weight, progress=self.progress)
+        self._add("train", step.sums, step.counts)
+        return step.loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Let the module update what is not learned by gradient."""
+        self.module.after_step(self.global_step)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Objective of a minibatch with final weights and fixed random numbers."""
+        devices = [batch.present.device] if batch.present.is_cuda else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(VALIDATION_SEED + batch_idx)
+            step = self.module.objective(batch, kl_weight=self.max_kl_weight, progress=1.0)
+        self._add("validation", step.sums, step.counts)
+
+    def _log(self, mode: str) -> None:
+        held = self._sums[mode]
+        if held is None:
+            return
+        means = (held[0] / held[1].clamp_min(1)).tolist()
+        names = self.module.metric_names
+        values = dict(zip((f"{name}_{mode}" for name in names[1:]), means[1:], strict=True))
+        values["train_loss" if mode == "train" else "validation_loss"] = means[0]
+        values[f"kl_global_{mode}"] = 0.0
+        if mode == "train":
+            values["kl_weight"] = self.kl_weight
+        self.log_dict(values, sync_dist=self.use_sync_dist)
+        self._sums[mode] = None
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training metrics."""
+        self._log("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the epoch's validation metrics."""
+        self._log("validation")
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW, fused where the device has it, and the learning-rate schedule."""
+        named = [(n, p) for n, p in self.module.named_parameters() if p.requires_grad]
+        noise = [p for n, p in named if n.endswith("raw_noise")]
+        weights = [p for n, p in named if not n.endswith("raw_noise")]
+        groups = [
+            {"params": weights, "lr": self.lr, "weight_decay": self.weight_decay},
+            {"params": noise, "lr": NOISE_RATE * self.lr, "weight_decay": 0.0},
+        ]
+        optimizer = _adamw([g for g in groups if g["params"]], eps=self.eps)
+        if self.lr_schedule == "constant":
+            return {"optimizer": optimizer}
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, peaks, total_steps=self.total_steps + 1, pct_start=0.1
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _adamw(groups: list[dict[str, Any]], eps: float) -> torch.optim.AdamW:
+    fusable = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
+    return torch.optim.AdamW(groups, eps=eps, fused=fusable)
+
+
+def clip_norm(n_vars: int) -> float:
+    """Gradient norm to clip at: losses are sums over features, so their gradients grow with the square root of these."""
+    return 10.0 * max(n_vars, 1) ** 0.5

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import matplotlib
+import pytest
+import scvi
+import torch
+
+BESIDE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure() -> None:
+    matplotlib.use("Agg")
+    # Workers that each use every core slow each other down.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+    scvi.settings.verbosity = logging.WARNING
+    # Lightning announces every seed and every trainer's hardware.
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Start every test from the same random state, whatever ran before it on the same worker."""
+    scvi.settings.seed = 0
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of public cohorts: ``OMICVAE_DATA``, else ``shared/data`` beside the repository; skips without either."""
+    named = os.environ.get("OMICVAE_DATA")
+    folder = Path(named) if named else BESIDE_REPOSITORY
+    if not folder.is_dir():
+        pytest.skip(f"OMICVAE_DATA is {named or 'not set'} and {folder} is not a folder")
+    return folder
