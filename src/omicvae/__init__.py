@@ -3,11 +3,11 @@
 import logging
 from importlib.metadata import version
 
-import rich.pretty  # noqa: F401  (scvi-tools 1.4.2 uses rich.pretty without importing it)
+import rich.pretty
 
-from omicvae import data, datasets, model, nn, stats
+from omicvae import data, datasets, model, nn, pl, stats, tl
 
-__all__ = ["data", "datasets", "model", "nn", "stats"]
+__all__ = ["data", "datasets", "model", "nn", "pl", "stats", "tl"]
 __version__ = version("omicvae")
 
 logging.getLogger("omicvae").addHandler(logging.NullHandler())

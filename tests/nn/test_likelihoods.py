@@ -9,6 +9,7 @@ from scipy import special, stats
 from torch import Tensor
 
 from omicvae.nn.likelihoods import CROSS, LIKELIHOODS, OWN, Likelihood, Observed, make_likelihood
+from omicvae.nn.likelihoods._base import LINK_SCALE_RANGE
 from omicvae.nn.likelihoods._beta import SQUEEZE, log_beta
 
 NAMES = sorted(LIKELIHOODS)
@@ -61,9 +62,6 @@ def spread_noise(likelihood: Likelihood) -> np.ndarray:
 
 def every_other(n: int) -> Tensor:
     return torch.arange(n) % 2
-
-
-# ---- densities ------------------------------------------------------------------------------------------------------
 
 
 def share_and_scale(observed: Observed) -> tuple[np.ndarray, np.ndarray]:
@@ -195,7 +193,14 @@ def test_counts_of_a_million_are_accurate_in_float32(mu, theta):
     assert actual.item() == pytest.approx(stats.poisson.logpmf(1e6, mu), rel=2e-5, abs=1e-2)
 
 
-# ---- missing values and extremes ------------------------------------------------------------------------------------
+def test_beta_density_is_symmetric_up_to_its_bounds():
+    likelihood, eta = make_likelihood("beta", 4), torch.tensor([0.3, 4.0, 9.0, 20.0])
+    x = torch.tensor([0.5, 0.25, 0.75, 0.5])
+    logp = [
+        likelihood.log_prob_features(sign * eta[None], Observed(value[None], None, None), torch.tensor(OWN))
+        for sign, value in ((1, x), (-1, 1 - x))
+    ]
+    torch.testing.assert_close(*logp, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -237,9 +242,10 @@ def extreme(name: str) -> Observed:
 
 @pytest.mark.parametrize(("name", "options"), WITH_OPTIONS)
 def test_values_gradients_and_samples_are_finite_at_extremes(name, options):
-    likelihood = fitted(name, **options)
-    observed = extreme(name)
-    for noise_level in (-30.0, 0.0, 30.0) if name in NOISY else (0.0,):
+    likelihood, observed = fitted(name, **options), extreme(name)
+    if name != "normal":
+        likelihood.link_scale.fill_(LINK_SCALE_RANGE[1])
+    for noise_level in (-100.0, 0.0, 100.0) if name in NOISY else (0.0,):
         if name in NOISY:
             with torch.no_grad():
                 likelihood.raw_noise.fill_(noise_level)
@@ -252,9 +258,6 @@ def test_values_gradients_and_samples_are_finite_at_extremes(name, options):
             with torch.no_grad():
                 distribution = likelihood(eta, noise=every_other(4), size=observed.size, coverage=observed.coverage)
             assert distribution.sample().isfinite().all() and distribution.mean.isfinite().all()
-
-
-# ---- fit ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -306,11 +309,11 @@ def test_library_that_counts_more_than_the_registered_features():
 
 def test_noise_starts_at_the_noise_that_data_were_drawn_with():
     rng = np.random.default_rng(8)
-    n, theta, phi = 20_000, np.array([0.5, 2.0, 20.0]), np.array([3.0, 30.0, 200.0])
+    n, theta, phi = 20_000, np.array([0.5, 2.0, 20.0]), np.array([1.5, 5.0, 15.0])
     size = rng.uniform(500, 2000, n)
-    x = rng.poisson(size[:, None] * rng.gamma(theta, [0.2, 0.5, 0.3] / theta, (n, 3)))
+    x = rng.poisson(size[:, None] * rng.gamma(theta, [0.02, 0.02, 0.01] / theta, (n, 3)))
     level = rng.beta(0.3 * phi, 0.7 * phi, (n, 3))
-    coverage = rng.poisson(15, (n, 3))
+    coverage = rng.poisson(4, (n, 3))
     to_tensor = lambda v: torch.tensor(v, dtype=torch.float32)
     cases = {
         "nb": (Observed(to_tensor(x), to_tensor(size), None), theta),
@@ -321,8 +324,9 @@ def test_noise_starts_at_the_noise_that_data_were_drawn_with():
         likelihood = make_likelihood(name, 3)
         likelihood.fit([observed])
         start = likelihood.raw_noise.exp().detach().numpy()
-        # Moment estimates from 20,000 samples; the largest concentration is the hardest to tell from binomial noise.
-        np.testing.assert_allclose(start, np.stack([truth, truth]), rtol=0.1)
+        # 20,000 samples: the standard error is 6 % for the largest, hard to tell from sampling noise.
+        # Without the sampling part of the variance, estimates are wrong by a factor.
+        np.testing.assert_allclose(start, np.stack([truth, truth]), rtol=0.15)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -350,9 +354,6 @@ def test_linear_target_decodes_to_the_shrunk_observation(name):
     elif name == "betabinomial":
         x = torch.where(observed.coverage > 0, (x + 0.5) / (observed.coverage + 1), likelihood.logit_mean.sigmoid())
     torch.testing.assert_close(mean, x, rtol=1e-4, atol=1e-4)
-
-
-# ---- own and cross --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -384,9 +385,6 @@ def test_unit_noise_has_no_parameter_and_is_one_training_deviation():
     torch.testing.assert_close(distribution.stddev, observed.x.std(0, correction=0).expand(2, N, P))
     with pytest.raises(ValueError, match="'feature' or 'unit'"):
         make_likelihood("normal", P, scale="sample")
-
-
-# ---- wrong calls -------------------------------------------------------------------------------------
 
 
 def test_missing_arguments_are_named():

@@ -60,8 +60,6 @@ def test_unknown_name_far_from_all():
         make_likelihood("xyz", 3)
 
 
-# ---- what each likelihood refuses -----------------------------------------------------------------------------------
-
 COUNTS = ["nb", "poisson", "zinb"]
 FEATURES = ["A", "B", "C", "D", "E"]
 COVERAGE = np.full((4, 5), 50.0)

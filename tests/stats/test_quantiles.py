@@ -17,7 +17,7 @@ def test_equals_weibull_quantiles_of_numpy(n_draws):
 
 @pytest.mark.parametrize(("level", "n_draws"), [(0.9, 19), (0.9, 39), (0.8, 9), (0.5, 3)])
 def test_interval_holds_a_new_draw_with_its_nominal_probability(level, n_draws):
-    # Exact for any continuous distribution; 200,000 trials have a standard error of at most 0.0011, five of them allowed.
+    # Exact for any continuous distribution; 200,000 trials have a standard error of at most 0.0011, five are allowed.
     draws = torch.randn(n_draws + 1, 200_000, generator=torch.Generator().manual_seed(1)).exp()
     low, high = predictive_quantiles(draws[1:], ((1 - level) / 2, 1 - (1 - level) / 2))
     assert ((draws[0] >= low) & (draws[0] <= high)).double().mean().item() == pytest.approx(level, abs=0.0056)

@@ -40,9 +40,16 @@ class Batch(NamedTuple):
     def to(self, device: torch.device | str) -> Batch:
         """Copy of the batch with every tensor on ``device``."""
 
-        def move(value: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
-            if isinstance(value, dict):
-                return {key: tensor.to(device) for key, tensor in value.items()}
-            return value.to(device)
+        def each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.to(device) for name, tensor in tensors.items()}
 
-        return Batch(*(move(value) for value in self))
+        return Batch(
+            x=each(self.x),
+            rows=each(self.rows),
+            present=self.present.to(device),
+            coverage=each(self.coverage),
+            size=each(self.size),
+            codes=each(self.codes),
+            continuous=self.continuous.to(device),
+            labels=self.labels.to(device),
+        )

@@ -75,9 +75,12 @@ class Cohort:
 
     def __init__(self, mdata: MuData, schema: Schema) -> None:
         if not isinstance(mdata, MuData):
-            raise TypeError(f"expected a MuData, got {type(mdata).__name__}; wrap modalities with mudata.MuData({{...}})")
+            raise TypeError(
+                f"expected a MuData, got {type(mdata).__name__}; wrap modalities with mudata.MuData({{...}})"
+            )
         if not set(schema.names) & set(mdata.mod):
             raise ValueError(f"none of the model's modalities {list(schema.names)} is in the MuData {list(mdata.mod)}")
+        _check_unique(mdata, schema)
         self.schema = schema
         self.obs_names = mdata.obs_names.copy()
         self._axes = _axes(mdata, schema)
@@ -95,16 +98,16 @@ class Cohort:
 
     def _open(self, mdata: MuData, modality: ModalitySchema) -> None:
         adata = mdata.mod[modality.name]
-        for axis, names in (("obs", adata.obs_names), ("var", adata.var_names)):
-            if not names.is_unique:
-                raise ValueError(f"{axis}_names of modality {modality.name!r} are not unique: {_repeated(names)}")
         columns = feature_columns(adata.var_names, modality)
         for store, layer in ((self._values, modality.layer), (self._coverage, modality.coverage_layer)):
             if store is self._coverage and layer is None:
                 continue
             if layer is not None and layer not in adata.layers:
                 raise ValueError(f"modality {modality.name!r} has no layer {layer!r}, which the model was set up with")
-            store[modality.name] = open_matrix(stored_values(mdata, modality.name, layer), columns)
+            try:
+                store[modality.name] = open_matrix(stored_values(mdata, modality.name, layer), columns)
+            except TypeError as error:
+                raise TypeError(f"modality {modality.name!r}: {error}") from error
         if modality.size_factor_key is not None:
             self._size[modality.name] = _size_factors(mdata, modality)
 
@@ -123,8 +126,10 @@ class Cohort:
         return values.nansum(1).clamp_min(1.0)
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer] | slice) -> Batch:
-        """The samples at ``indices`` (positions in ``obs_names``), in that order."""
+        """The samples at ``indices`` (positions in ``obs_names``, or a mask), in that order."""
         index = np.arange(len(self), dtype=np.intp)[indices] if isinstance(indices, slice) else np.asarray(indices)
+        if index.dtype == bool:
+            index = np.flatnonzero(index)
         index = index.astype(np.intp, copy=False).reshape(-1)
         x, rows, coverage, size = {}, {}, {}, {}
         for modality in self.schema.modalities:
@@ -152,6 +157,19 @@ class Cohort:
         )
 
 
+def _check_unique(mdata: MuData, schema: Schema) -> None:
+    checked = {"obs_names of the MuData": mdata.obs_names}
+    for name in schema.names:
+        if name in mdata.mod:
+            checked[f"obs_names of modality {name!r}"] = mdata.mod[name].obs_names
+            checked[f"var_names of modality {name!r}"] = mdata.mod[name].var_names
+    for what, names in checked.items():
+        if not names.is_unique:
+            repeated = names[names.duplicated()].unique()
+            shown = ", ".join(map(repr, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
+            raise ValueError(f"{what} are not unique, and rows and features are matched by name; repeated: {shown}")
+
+
 def _axes(mdata: MuData, schema: Schema) -> list[pd.Index]:
     held = [mdata.mod[name] if name in mdata.mod else None for name in schema.names]
     empty = pd.Index([])
@@ -160,11 +178,6 @@ def _axes(mdata: MuData, schema: Schema) -> list[pd.Index]:
         *(empty if adata is None else adata.obs_names for adata in held),
         *(empty if adata is None else adata.var_names for adata in held),
     ]
-
-
-def _repeated(names: pd.Index) -> str:
-    repeated = names[names.duplicated()].unique()
-    return ", ".join(map(str, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
 
 
 def _codes(mdata: MuData, category: CategorySchema | None) -> NDArray[np.int64]:
@@ -187,18 +200,31 @@ def _continuous(mdata: MuData, columns: Sequence[str]) -> NDArray[np.float32]:
     missing = [c for c in columns if c not in mdata.obs]
     if missing:
         raise ValueError(f"continuous covariates {missing} are not in mdata.obs; the model was set up with them")
-    return mdata.obs[list(columns)].to_numpy(dtype=np.float32, na_value=np.nan).reshape(mdata.n_obs, len(columns))
+    values = [_numbers(mdata.obs[c], f"continuous covariate {c!r}") for c in columns]
+    return np.stack(values, 1) if values else np.zeros((mdata.n_obs, 0), np.float32)
 
 
 def _size_factors(mdata: MuData, modality: ModalitySchema) -> Tensor:
     obs = mdata.mod[modality.name].obs
     if modality.size_factor_key not in obs:
         raise ValueError(f"size factor {modality.size_factor_key!r} is not in mdata[{modality.name!r}].obs")
-    values = obs[modality.size_factor_key].to_numpy(dtype=np.float32)
-    wrong = ~np.isfinite(values) | (values <= 0)
+    what = f"size factor {modality.size_factor_key!r} of modality {modality.name!r}"
+    values = _numbers(obs[modality.size_factor_key], what)
+    wrong = ~(values > 0)
     if wrong.any():
         raise ValueError(
-            f"size factors {modality.size_factor_key!r} of modality {modality.name!r} must be positive and finite; "
-            f"{int(wrong.sum())} are not, first {obs.index[wrong][0]!r}"
+            f"{what} must be positive in every sample; it is not in {int(wrong.sum())}, first {obs.index[wrong][0]!r}"
         )
-    return torch.from_numpy(np.ascontiguousarray(values))
+    return torch.from_numpy(values)
+
+
+def _numbers(column: pd.Series, what: str) -> NDArray[np.float32]:
+    """A column as float32, NaN where missing."""
+    try:
+        values = column.to_numpy(dtype=np.float32, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} holds {column.dtype} values, not numbers") from error
+    infinite = np.isinf(values)
+    if infinite.any():
+        raise ValueError(f"{what} is infinite in {int(infinite.sum())} samples, first {column.index[infinite][0]!r}")
+    return values

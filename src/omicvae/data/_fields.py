@@ -1,24 +1,33 @@
-"""The scvi-tools field for categorical columns that may have gaps."""
+"""The scvi-tools fields of a setup; among them one for categorical columns that may have gaps."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import rich.pretty  # noqa: F401  (scvi-tools 1.4.2 uses rich.pretty without importing it)
+import rich.pretty  # also for scvi-tools 1.4.2, which uses it without importing it
+import rich.table
 from anndata import AnnData
 from mudata import MuData
-from scvi.data.fields import BaseAnnDataField, MuDataWrapper
+from scvi.data.fields import BaseAnnDataField, MuDataLayerField, MuDataNumericalObsField, MuDataWrapper
+
+from omicvae.data._schema import BATCH, LABELS, batch_name, categorical_key, continuous_key, coverage_key, values_key
 
 
 def as_categories(column: pd.Series) -> pd.Series:
     """A column as strings, with missing values kept missing.
 
     Categories are compared as text, so that a batch written as ``1`` in one file and as ``"1"`` in another is the same.
+    So is ``1.0``: pandas turns whole numbers into floats where a value is missing.
     """
     plain = column.astype(object)
-    return plain.where(plain.isna(), plain.map(str))
+    return plain.where(plain.isna(), plain.map(_text))
+
+
+def _text(value: object) -> str:
+    return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)
 
 
 class CategoryField(BaseAnnDataField):
@@ -34,19 +43,19 @@ class CategoryField(BaseAnnDataField):
         self._attr_key = attr_key
 
     @property
-    def registry_key(self) -> str:  # noqa: D102
+    def registry_key(self) -> str:
         return self._registry_key
 
     @property
-    def attr_name(self) -> str:  # noqa: D102
+    def attr_name(self) -> str:
         return "obs"
 
     @property
-    def attr_key(self) -> str:  # noqa: D102
+    def attr_key(self) -> str:
         return self._attr_key
 
     @property
-    def is_empty(self) -> bool:  # noqa: D102
+    def is_empty(self) -> bool:
         return False
 
     def validate_field(self, adata: AnnData | MuData) -> None:
@@ -81,3 +90,27 @@ class CategoryField(BaseAnnDataField):
 
 
 MuDataCategoryField = MuDataWrapper(CategoryField)
+
+
+def registry_fields(arguments: Mapping[str, Any]) -> list[BaseAnnDataField]:
+    """The fields of a setup, from its resolved arguments (as they stand in the registry)."""
+    layers, coverage = arguments["layers"], arguments["coverage_layers"]
+    found = [_layer_field(values_key(m), layers.get(m), m) for m in arguments["modalities"]]
+    found += [_layer_field(coverage_key(m), layer, m) for m, layer in coverage.items()]
+    batch, labels = arguments["batch_key"], arguments["labels_key"]
+    if isinstance(batch, Mapping):
+        found += [MuDataCategoryField(batch_name(m), column, mod_key=m) for m, column in batch.items()]
+    elif batch is not None:
+        found.append(MuDataCategoryField(BATCH, batch))
+    if labels is not None:
+        found.append(MuDataCategoryField(LABELS, labels))
+    found += [MuDataCategoryField(categorical_key(c), c) for c in arguments["categorical_covariate_keys"] or ()]
+    found += [MuDataNumericalObsField(continuous_key(c), c) for c in arguments["continuous_covariate_keys"] or ()]
+    return found
+
+
+def _layer_field(key: str, layer: str | None, modality: str) -> BaseAnnDataField:
+    # Values are checked by their likelihood, and stay as they are stored.
+    return MuDataLayerField(
+        key, layer, is_count_data=False, correct_data_format=False, mod_key=modality, mod_required=True
+    )

@@ -8,10 +8,12 @@ from typing import Any
 
 from mudata import MuData
 from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
+from scvi.utils import attrdict
 from torch.utils.data import Dataset, Subset
 
 from omicvae.data._batch import Batch
 from omicvae.data._cohort import Cohort
+from omicvae.data._fields import registry_fields
 from omicvae.data._schema import Schema
 
 
@@ -52,15 +54,26 @@ class MosaicManager(AnnDataManager):
     @classmethod
     def from_registry(cls, registry: dict[str, Any], mdata: MuData) -> MosaicManager:
         """Attach ``mdata`` to a registry made before: nothing is proposed again, categories stay as they were."""
-        manager = cls()
-        manager._registry = deepcopy(registry)
+        cohort = Cohort(mdata, Schema.from_registry(registry))  # raises if the data do not fit, before they are touched
+        manager = cls.without_data(registry)
         manager._source_registry = registry
         manager._transfer_kwargs = {}
         manager.adata = mdata
         manager._assign_uuid()
         manager._assign_most_recent_manager_uuid()
-        manager._cohort = Cohort(mdata, Schema.from_registry(registry))  # raises if the data do not fit
+        manager._cohort = cohort
         return manager
+
+    @classmethod
+    def without_data(cls, registry: dict[str, Any]) -> MosaicManager:
+        """A manager that can say what was registered, and read nothing."""
+        manager = cls(fields=registry_fields(registry["setup_args"]))
+        manager._registry = deepcopy(registry)
+        return manager
+
+    def get_state_registry(self, registry_key: str) -> attrdict:
+        """What was found in one field at setup; asks for no data, unlike scvi-tools' own."""
+        return attrdict(self._registry["field_registries"][registry_key]["state_registry"])
 
     @property
     def cohort(self) -> Cohort:

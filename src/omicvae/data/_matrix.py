@@ -49,7 +49,7 @@ class DenseMatrix(Matrix):
             ordered = values if columns is None else values[:, columns]
             self._tensor = torch.tensor(np.asarray(ordered, dtype=np.float32))
 
-    def take(self, rows: NDArray[np.intp]) -> Tensor:  # noqa: D102
+    def take(self, rows: NDArray[np.intp]) -> Tensor:
         if self._tensor is not None:
             return self._tensor.index_select(0, torch.from_numpy(rows))
         return super().take(rows)

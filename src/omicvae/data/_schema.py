@@ -27,6 +27,16 @@ def batch_name(modality: str | None) -> str:
     return BATCH if modality is None else f"{BATCH}_{modality}"
 
 
+def categorical_key(column: str) -> str:
+    """Registry key of a categorical covariate."""
+    return f"cat_{column}"
+
+
+def continuous_key(column: str) -> str:
+    """Registry key of a continuous covariate."""
+    return f"cont_{column}"
+
+
 @dataclass(frozen=True)
 class ModalitySchema:
     """One registered modality."""
@@ -103,7 +113,7 @@ class Schema:
         categorical = [category(BATCH, batch)] if isinstance(batch, str) else []
         if isinstance(batch, Mapping):
             categorical += [category(batch_name(m), column, m) for m, column in batch.items()]
-        categorical += [category(f"cat_{c}", c) for c in arguments["categorical_covariate_keys"] or ()]
+        categorical += [category(categorical_key(c), c) for c in arguments["categorical_covariate_keys"] or ()]
         label = arguments["labels_key"]
         return cls(
             modalities=modalities,

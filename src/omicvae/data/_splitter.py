@@ -26,7 +26,7 @@ def split_by_pattern(
     """Split samples so that every pattern of measured assays is divided in the same proportions.
 
     Samples that have no assay at all are in none of the three parts. Of each pattern the training part gets at least
-    one sample; overall counts follow the proportions by largest remainders.
+    one sample. Each part of a pattern is the exact proportion rounded up or down, and rounding evens out over patterns.
 
     Parameters
     ----------
@@ -66,6 +66,7 @@ def split_by_pattern(
         members = np.flatnonzero(group.reshape(-1) == k)
         members = rng.permutation(members) if shuffle else members
         counts = _apportion(len(members), shares, owed)
+        owed += len(members) * shares - counts
         for part, chosen in zip(parts, np.split(members, np.cumsum(counts)[:-1]), strict=True):
             part.append(chosen)
     train, validate, test = (np.sort(np.concatenate(part)) if part else np.zeros(0, np.intp) for part in parts)
@@ -73,16 +74,19 @@ def split_by_pattern(
 
 
 def _apportion(n: int, shares: NDArray[np.float64], owed: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Whole numbers near ``n * shares`` that sum to ``n``; ``owed`` carries rounding from one pattern to the next."""
-    exact = n * shares + owed
-    counts = np.maximum(np.floor(exact + 1e-9), 0).astype(np.intp)
-    counts[0] = max(counts[0], 1)
-    while counts.sum() < n:
-        counts[int(np.argmax(exact - counts))] += 1
-    while counts.sum() > n:
-        over = np.where(counts > np.array([1, 0, 0]), counts - exact, -np.inf)
-        counts[int(np.argmax(over))] -= 1
-    owed += n * shares - counts
+    """Whole numbers that sum to ``n``, each ``n * shares`` rounded up or down, and at least 1 in the first part.
+
+    What rounding left ``owed`` to each part by earlier patterns decides which are rounded up.
+    """
+    exact = n * shares
+    counts = np.floor(exact + 1e-9).astype(np.intp)
+    left = n - int(counts.sum())
+    remainder = exact - counts
+    rounded_up = np.argsort(-np.where(remainder > 1e-9, remainder + owed, -np.inf), kind="stable")[:left]
+    counts[rounded_up] += 1
+    if counts[0] == 0:
+        counts[0] = 1
+        counts[1:][np.argmax((counts - exact)[1:])] -= 1
     return counts
 
 
@@ -100,9 +104,15 @@ class PatternSplitter(pl.LightningDataModule):
     shuffle_set_split
         Whether to shuffle before splitting.
     external_indexing
-        ``[train, validation, test]`` positions chosen by the user, instead of a random split.
+        ``[train, validation, test]`` positions or masks chosen by the user, instead of a random split; the last one or
+        two may be left out.
     **data_loader_kwargs
         Passed to :class:`scvi.dataloaders.AnnDataLoader`.
+
+    Raises
+    ------
+    ValueError
+        If there is no sample to train on, or ``external_indexing`` names a sample twice or one that is not there.
     """
 
     def __init__(
@@ -122,8 +132,7 @@ class PatternSplitter(pl.LightningDataModule):
         self.data_loader_kwargs = data_loader_kwargs
         cohort = adata_manager.cohort
         if external_indexing is not None:
-            parts = [np.asarray(part, dtype=np.intp) for part in external_indexing]
-            self.train_idx, self.val_idx, self.test_idx = (parts + [np.zeros(0, np.intp)] * 3)[:3]
+            self.train_idx, self.val_idx, self.test_idx = _chosen_parts(external_indexing, cohort.present)
         else:
             self.train_idx, self.val_idx, self.test_idx = split_by_pattern(
                 cohort.present, train_size, validation_size, seed=settings.seed or 0, shuffle=shuffle_set_split
@@ -155,3 +164,28 @@ class PatternSplitter(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Test batches, in order."""
         return self._loader(self.test_idx, shuffle=False)
+
+
+def _chosen_parts(
+    parts: Sequence[NDArray[np.integer] | NDArray[np.bool_]], present: NDArray[np.bool_]
+) -> list[NDArray[np.intp]]:
+    """Three arrays of positions, without samples that have no assay at all."""
+    n_obs = len(present)
+    if not 1 <= len(parts) <= 3:
+        raise ValueError(f"external_indexing must be [train, validation, test], got {len(parts)} parts")
+    found = []
+    for part in map(np.asarray, parts):
+        if part.dtype == bool and len(part) != n_obs:
+            raise ValueError(f"external_indexing holds a mask of {len(part)} entries for {n_obs} samples")
+        found.append(np.flatnonzero(part) if part.dtype == bool else part.astype(np.intp).reshape(-1))
+    together = np.concatenate(found)
+    if together.size and (together.min() < 0 or together.max() >= n_obs):
+        raise ValueError(f"external_indexing must lie in 0..{n_obs - 1}, got {together.min()}..{together.max()}")
+    repeated = np.flatnonzero(np.bincount(together, minlength=1) > 1)
+    if len(repeated):
+        raise ValueError(
+            f"external_indexing names {len(repeated)} samples more than once, first position {repeated[0]}: "
+            "a sample that is trained on cannot be held out"
+        )
+    found += [np.zeros(0, dtype=np.intp)] * (3 - len(found))
+    return [part[present[part].any(1)] for part in found]

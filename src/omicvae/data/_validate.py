@@ -35,13 +35,15 @@ def choose_modalities(mdata: MuData, modalities: Sequence[str] | None) -> tuple[
     TypeError
         If ``mdata`` is not a MuData.
     ValueError
-        If fewer than two are left, or a name is not in the MuData.
+        If the MuData is a view, fewer than two modalities are left, or a name is not in the MuData.
     """
     if not isinstance(mdata, MuData):
         raise TypeError(
             f"setup_mudata needs a MuData, got {type(mdata).__name__}. Build one with "
             "mudata.MuData({'rna': adata_rna, 'atac': adata_atac}); modalities may hold different samples."
         )
+    if mdata.is_view:
+        raise ValueError("the MuData is a view of another (a subset): call mdata = mdata.copy() first")
     if mdata.axis != 0:
         raise ValueError(f"the MuData must share observations (axis=0), this one has axis={mdata.axis}")
     if isinstance(modalities, str):
@@ -99,17 +101,16 @@ def check_overlap(mdata: MuData, modalities: Sequence[str]) -> None:
         )
     together = present.astype(int).T @ present.astype(int)
     apart = [
-        f"{a}/{b}"
-        for i, a in enumerate(modalities)
-        for j, b in enumerate(modalities)
-        if i < j and together[i, j] == 0
+        f"{a}/{b}" for i, a in enumerate(modalities) for j, b in enumerate(modalities) if i < j and together[i, j] == 0
     ]
     if apart:
         logger.warning("never measured together, their correlation is learned through other assays only: %s", apart)
     patterns, counts = np.unique(present, axis=0, return_counts=True)
     order = np.argsort(-counts)
     words = ["+".join(m for m, p in zip(modalities, patterns[k], strict=True) if p) or "none" for k in order]
-    logger.info("samples by assays measured: %s", ", ".join(f"{w}: {counts[k]}" for w, k in zip(words, order, strict=True)))
+    logger.info(
+        "samples by assays measured: %s", ", ".join(f"{w}: {counts[k]}" for w, k in zip(words, order, strict=True))
+    )
 
 
 def check_mapping(argument: str, mapping: Mapping[str, str] | None, modalities: Sequence[str]) -> dict[str, str]:
@@ -147,20 +148,61 @@ def check_layers(mdata: MuData, argument: str, layers: Mapping[str, str]) -> Non
             )
 
 
+def check_columns(argument: str, columns: Sequence[str] | None) -> list[str]:
+    """The names of several ``.obs`` columns as a list.
+
+    Raises
+    ------
+    TypeError
+        If it is not a list of names.
+    ValueError
+        If a name is there twice.
+    """
+    if columns is None:
+        return []
+    if isinstance(columns, str | Mapping) or not isinstance(columns, Iterable):
+        raise TypeError(f"{argument} must be a list of columns of mdata.obs, got {columns!r}")
+    found = [str(c) for c in columns]
+    repeated = {c for c in found if found.count(c) > 1}
+    if repeated:
+        raise ValueError(f"{argument} names {listing(sorted(repeated))} more than once")
+    return found
+
+
 def check_column(mdata: MuData, argument: str, column: str, modality: str | None = None) -> None:
-    """Raise a ValueError if an ``.obs`` column is not where it is looked for, saying where it is instead."""
+    """Raise an error if an ``.obs`` column is not where it is looked for, saying where it is instead."""
+    if not isinstance(column, str):
+        raise TypeError(f"{argument} must be the name of a column, got {column!r}")
     obs = mdata.obs if modality is None else mdata.mod[modality].obs
     where = "mdata.obs" if modality is None else f"mdata[{modality!r}].obs"
     if column in obs:
         return
     holders = [name for name, adata in mdata.mod.items() if column in adata.obs]
     if modality is None and holders:
+        instead = f", or give {argument}={{{holders[0]!r}: {column!r}}}" if argument == "batch_key" else ""
         raise ValueError(
             f"{argument}={column!r} is not in mdata.obs but in the .obs of modality {listing(holders)}. "
-            f"Call mdata.pull_obs([{column!r}], join_common=True) first"
-            + (f", or give {argument}={{{holders[0]!r}: {column!r}}}." if argument == "batch_key" else ".")
+            f"Call {_pulling(column, holders)} first{instead}."
         )
     raise ValueError(f"{argument}={column!r} is not in {where}.{nearest(column, obs.columns)}")
+
+
+def _pulling(column: str, holders: Sequence[str]) -> str:
+    """Code that puts a column of modalities into ``mdata.obs``; ``pull_obs`` does not join those of several."""
+    if len(holders) == 1:
+        return f"mdata.pull_obs([{column!r}], prefix_unique=False)"
+    tables = ", ".join(f"mdata[{m!r}].obs[{column!r}].astype(object)" for m in holders)
+    return f"mdata.obs[{column!r}] = pd.concat([{tables}]).groupby(level=0).first()"
+
+
+def check_categories(mdata: MuData, argument: str, column: str, modality: str | None = None) -> None:
+    """Raise an error if a categorical column is not there, or holds no category at all."""
+    check_column(mdata, argument, column, modality)
+    obs, where = (mdata.obs, "mdata.obs") if modality is None else (mdata.mod[modality].obs, f"mdata[{modality!r}].obs")
+    if obs[column].isna().all():
+        raise ValueError(
+            f"{argument}={column!r}: {where}[{column!r}] is missing in all {len(obs)} samples. Leave it out."
+        )
 
 
 def check_continuous(mdata: MuData, column: str) -> None:
@@ -172,8 +214,14 @@ def check_continuous(mdata: MuData, column: str) -> None:
             "categorical_covariate_keys"
         )
     values = series.to_numpy(dtype=float, na_value=np.nan)
-    if np.isinf(values).any() or np.isnan(values).all():
-        raise ValueError(f"continuous covariate {column!r} is infinite in {int(np.isinf(values).sum())} samples or all NaN")
+    infinite = np.isinf(values)
+    if infinite.any():
+        raise ValueError(
+            f"continuous covariate {column!r} is infinite in {int(infinite.sum())} samples: "
+            f"{listing(mdata.obs_names[infinite])}. Replace them by NaN if they are missing."
+        )
+    if np.isnan(values).all():
+        raise ValueError(f"continuous covariate {column!r} is missing in all {len(values)} samples. Leave it out.")
 
 
 def _duplicates(names: pd.Index) -> str:

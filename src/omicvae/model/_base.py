@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from anndata import AnnData
-from lightning.pytorch import LightningDataModule
 from mudata import MuData
 from numpy.typing import NDArray
 from scvi import settings
@@ -125,7 +124,7 @@ class MultimodalModel(BaseModelClass):
         return self.schema.names
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> dict[str, NDArray[np.str_]]:
-        """modality -> registered features."""
+        """Modality -> registered features."""
         return {m.name: np.asarray(m.var_names) for m in self.schema.modalities}
 
     def _check_modality(self, modality: str) -> str:
@@ -137,7 +136,7 @@ class MultimodalModel(BaseModelClass):
         return modality
 
     def _n_measured(self) -> dict[str, int]:
-        """modality -> number of samples, on which default sizes depend."""
+        """Modality -> number of samples, on which default sizes depend."""
         fields = self.registry_["field_registries"]
         return {m: int(fields[f"X_{m}"]["state_registry"]["n_obs"]) for m in self.modalities}
 
@@ -162,7 +161,9 @@ class MultimodalModel(BaseModelClass):
         manager.check_unchanged()
         return manager.cohort
 
-    def _positions(self, cohort: Cohort, indices: Sequence[int] | Sequence[str] | Sequence[bool] | None) -> NDArray[np.intp]:
+    def _positions(
+        self, cohort: Cohort, indices: Sequence[int] | Sequence[str] | Sequence[bool] | None
+    ) -> NDArray[np.intp]:
         """Positions of the samples asked for by number, name or mask."""
         if indices is None:
             return np.arange(len(cohort), dtype=np.intp)
@@ -174,7 +175,9 @@ class MultimodalModel(BaseModelClass):
         if chosen.dtype.kind in "UOST":
             found = cohort.obs_names.get_indexer(chosen.astype(object))
             if (found < 0).any():
-                raise ValueError(f"{int((found < 0).sum())} samples are not in the data, first {chosen[found < 0][0]!r}")
+                raise ValueError(
+                    f"{int((found < 0).sum())} samples are not in the data, first {chosen[found < 0][0]!r}"
+                )
             return found.astype(np.intp)
         if chosen.size and chosen.dtype.kind not in "iu":
             raise TypeError(f"indices must be positions, names or a mask, got {chosen.dtype}")
@@ -200,7 +203,9 @@ class MultimodalModel(BaseModelClass):
         return mask.to(self.module.device)
 
     def _require_training(self) -> None:
-        self._check_if_trained(warn=False, message=f"this {type(self).__name__} has not been trained: call model.train()")
+        self._check_if_trained(
+            warn=False, message=f"this {type(self).__name__} has not been trained: call model.train()"
+        )
 
     # ------------------------------------------------------------------ training
 
@@ -215,7 +220,7 @@ class MultimodalModel(BaseModelClass):
         early_stopping: bool = True,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
-        datamodule: LightningDataModule | None = None,
+        datamodule: PatternSplitter | None = None,
         datasplitter_kwargs: Mapping[str, Any] | None = None,
         plan_kwargs: Mapping[str, Any] | None = None,
         **trainer_kwargs: Any,
@@ -242,7 +247,7 @@ class MultimodalModel(BaseModelClass):
         accelerator, devices
             As in scvi-tools.
         datamodule
-            Lightning data module that yields :class:`omicvae.data.Batch`, instead of a random split.
+            A data module of your own that yields :class:`omicvae.data.Batch`, instead of a random split.
         datasplitter_kwargs
             Passed to :class:`omicvae.data.PatternSplitter`, for example ``external_indexing``.
         plan_kwargs
@@ -270,8 +275,8 @@ class MultimodalModel(BaseModelClass):
         budget = training_budget(splitter.n_train, None if batch_size == "auto" else int(batch_size))
         epochs = max_epochs or budget.max_epochs
         with_validation = splitter.n_val > 0
-        plan = MosaicPlan(self.module, **{"total_steps": epochs * len(loader), **(plan_kwargs or {})})
-        keeper = BestWeights(from_epoch=epochs // 2)
+        plan = MosaicPlan(self.module, **{"total_steps": epochs * len(loader), "lr": budget.lr, **(plan_kwargs or {})})
+        keeper = BestWeights()
         trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
         trainer_kwargs.setdefault("early_stopping_patience", max(10, epochs // 4))
         trainer_kwargs.setdefault("early_stopping_warmup_epochs", epochs // 2)
@@ -299,14 +304,16 @@ class MultimodalModel(BaseModelClass):
             raise ValueError("the model has no data to train on: load it with load(dir, mdata)")
         self._own_cohort()
         splitter = PatternSplitter(manager, **kwargs)
-        splitter.batch_size = training_budget(splitter.n_train, None if batch_size == "auto" else int(batch_size)).batch_size
+        splitter.batch_size = training_budget(
+            splitter.n_train, None if batch_size == "auto" else int(batch_size)
+        ).batch_size
         return splitter
 
-    def _before_fit(self, splitter: LightningDataModule) -> None:
+    def _before_fit(self, splitter: PatternSplitter) -> None:
         self.module.cpu().train()
         self.module.begin_training(splitter.train_dataloader)
 
-    def _after_fit(self, splitter: LightningDataModule) -> None:
+    def _after_fit(self, splitter: PatternSplitter) -> None:
         self.module.eval()
         device = self.module.device
         self.module.end_training(lambda: (batch.to(device) for batch in splitter.train_dataloader()))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from lightning.pytorch import LightningDataModule
 from mudata import MuData
 
+from omicvae.data import PatternSplitter
 from omicvae.model._imputation import ImputationMixin
 from omicvae.model._latent import LatentMixin
 from omicvae.model._persistence import PersistenceMixin
@@ -73,7 +73,9 @@ class CoVAE(PersistenceMixin, ImputationMixin, LatentMixin):
         if posterior not in POSTERIORS:
             raise ValueError(f"posterior must be one of {POSTERIORS}, got {posterior!r}")
         config = self._network(network)
-        widths = per_modality("n_latent", n_latent, self.schema, {m: default_width(n) for m, n in self._n_measured().items()})
+        widths = per_modality(
+            "n_latent", n_latent, self.schema, {m: default_width(n) for m, n in self._n_measured().items()}
+        )
         if posterior == "potentials":
             self.module = CoVAEModule(self.schema, config, widths)
         else:
@@ -85,18 +87,18 @@ class CoVAE(PersistenceMixin, ImputationMixin, LatentMixin):
         )
         self.init_params_ = self._get_init_params(locals())
 
-    def _before_fit(self, splitter: LightningDataModule) -> None:
+    def _before_fit(self, splitter: PatternSplitter) -> None:
         super()._before_fit(splitter)
         if isinstance(self.module, JointEncoderModule):
             pretrain_prior(self.module, splitter.train_dataloader)
 
-    def _after_fit(self, splitter: LightningDataModule) -> None:
+    def _after_fit(self, splitter: PatternSplitter) -> None:
         super()._after_fit(splitter)
         held_out = splitter.val_idx if splitter.n_val else splitter.train_idx
         count_shared_dimensions(self, held_out)
 
     @property
-    def latent_names(self) -> Mapping[str, Sequence[str]]:  # noqa: D102
+    def latent_names(self) -> Mapping[str, Sequence[str]]:
         r = int(self.module.n_shared)
         sizes = dict(zip(self.modalities, self.module.sizes, strict=True))
         names = {

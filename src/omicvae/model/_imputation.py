@@ -187,7 +187,9 @@ class ImputationMixin(MultimodalModel):
             raise ValueError(f"level must lie between 0 and 1, got {level}")
         draws = max(DRAWS, draws_needed(level)) if n_draws == "auto" else int(n_draws)
         if draws < draws_needed(level):
-            raise ValueError(f"n_draws={draws} cannot resolve a {level:.0%} interval; at least {draws_needed(level)} can")
+            raise ValueError(
+                f"n_draws={draws} cannot resolve a {level:.0%} interval; at least {draws_needed(level)} can"
+            )
         category = self._transform_code(modality, transform_batch)
         columns = self._feature_positions(modality, features)
         cohort = self._cohort(mdata)
@@ -217,7 +219,9 @@ class ImputationMixin(MultimodalModel):
         source = np.where(own, "observed", np.where(used.any(1), "imputed", "prior"))
         sources = ["+".join(m for m, u in zip(self.modalities, row, strict=True) if u) for row in used]
         obs = pd.DataFrame({"source": source.astype(object), "sources": np.asarray(sources, dtype=object)}, index=names)
-        obs["source"] = pd.Categorical(obs["source"], categories=["observed", "imputed", "prior"]).remove_unused_categories()
+        obs["source"] = pd.Categorical(
+            obs["source"], categories=["observed", "imputed", "prior"]
+        ).remove_unused_categories()
         var = pd.DataFrame(index=pd.Index(np.asarray(self.schema[modality].var_names)[columns]))
         return AnnData(values["mean"], obs=obs, var=var, layers={name: values[name] for name in LAYERS})
 

@@ -130,7 +130,7 @@ class LatentMixin(MultimodalModel):
         indices: Sequence[int] | Sequence[str] | None = None,
         batch_size: int | None = None,
     ) -> dict[str, float]:
-        """modality -> expected negative log-likelihood given everything measured, mean over samples that have it."""
+        """Modality -> expected negative log-likelihood given everything measured, mean over samples that have it."""
         self._require_training()
         total, n = dict.fromkeys(self.modalities, 0.0), dict.fromkeys(self.modalities, 0)
         cohort = self._cohort(mdata)

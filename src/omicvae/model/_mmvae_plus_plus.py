@@ -84,7 +84,7 @@ class MMVAEPlusPlus(PersistenceMixin, ImputationMixin, LatentMixin):
         self.init_params_ = self._get_init_params(locals())
 
     @property
-    def latent_names(self) -> Mapping[str, Sequence[str]]:  # noqa: D102
+    def latent_names(self) -> Mapping[str, Sequence[str]]:
         shape = self.module.shape
         shared = [f"shared_{k}" for k in range(shape.shared)]
         private = {f"private_{m}": [f"{m}_private_{k}" for k in range(w)] for m, w in shape.private.items()}

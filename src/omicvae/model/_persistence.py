@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
-import shutil
-import tempfile
-import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import mudata
 import numpy as np
@@ -18,26 +16,52 @@ import pandas as pd
 import torch
 from mudata import MuData
 from numpy.typing import NDArray
+from scvi.data import AnnDataManager
 
-from omicvae.data import MosaicManager
+from omicvae.data import MosaicManager, Schema
 from omicvae.model._base import MultimodalModel
+from omicvae.model._folder import DATA, check_target, read_arrays, read_state, replacing, write_model
 from omicvae.nn import NetworkConfig
 
-FORMAT = 1
-STATE, ARRAYS, DATA = "model.json", "arrays.npz", "mdata.h5mu"
 PARTS = ("train", "validation", "test")
+
+
+def _part(name: str) -> property:
+    """A part of the split: its positions in the data that are attached now, found by name.
+
+    Positions alone would name other samples once a user has filtered or reordered the data, or loaded the model with
+    other data; samples that are not there are left out. Without data, positions in the training data.
+    """
+
+    def read(model: PersistenceMixin) -> NDArray[np.intp] | None:
+        names = model._split_names.get(name)
+        if names is None or model.adata is None:
+            return getattr(model, f"{name}_indices_")
+        found = model._cohort(None).obs_names.get_indexer(pd.Index(names))
+        return found[found >= 0]
+
+    def write(model: PersistenceMixin, positions: NDArray[np.intp] | None) -> None:
+        setattr(model, f"{name}_indices_", positions)
+        if positions is not None and model.adata is not None:
+            names = np.asarray(model._cohort(None).obs_names, dtype=object)[np.asarray(positions)]
+            model._split_names = {**model._split_names, name: names}
+
+    return property(read, write, doc=f"Positions of the {name} samples in the attached data; ``None`` if not known.")
 
 
 class PersistenceMixin(MultimodalModel):
     """``save`` and ``load``.
 
     scvi-tools' ``model.pt`` is a pickle, which runs whatever it holds when it is read. Here a model folder is data:
-    ``model.json`` and ``arrays.npz``, read with ``allow_pickle=False``.
+    ``model.json`` and ``arrays.npz``, read with ``allow_pickle=False``, and their checksums.
     """
 
-    def save(
-        self, dir_path: str | os.PathLike[str], *, overwrite: bool = False, save_anndata: bool = False
-    ) -> None:
+    _split_names: Mapping[str, NDArray[np.object_]] = {}
+    train_indices = _part("train")
+    validation_indices = _part("validation")
+    test_indices = _part("test")
+
+    def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False, save_anndata: bool = False) -> None:
         """Write the model to a folder.
 
         The folder is written under a temporary name and renamed when it is complete, so that a model that was there
@@ -48,7 +72,7 @@ class PersistenceMixin(MultimodalModel):
         dir_path
             Folder to make.
         overwrite
-            Replace a folder that holds a saved model.
+            Replace the model in a folder that holds one; other files in it are kept.
         save_anndata
             Also write the MuData, as scvi-tools calls it, so that ``load(dir_path)`` needs no data.
 
@@ -56,30 +80,21 @@ class PersistenceMixin(MultimodalModel):
         ------
         FileExistsError
             If the folder exists and is not to be overwritten, or does not hold a saved model.
+        ValueError
+            If the data are to be saved and there are none.
         """
-        target = Path(dir_path)
-        if target.exists() and not overwrite:
-            raise FileExistsError(f"{target} exists; pass overwrite=True to replace it")
-        if target.exists() and not (target / STATE).exists() and (not target.is_dir() or any(target.iterdir())):
-            raise FileExistsError(f"{target} exists and does not hold a saved model; it is left as it is")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
-            (folder / STATE).write_text(json.dumps(self._state(), default=_plain, allow_nan=True))
-            np.savez(folder / ARRAYS, **self._arrays())  # type: ignore[arg-type]
+        target = Path(dir_path).resolve()
+        check_target(target, overwrite)
+        if save_anndata and not isinstance(self.adata, MuData):
+            raise ValueError("the model was loaded without data, so there is none to save")
+        with replacing(target) as folder:
+            write_model(folder, self._state(), self._arrays(), _plain)
             if save_anndata:
-                if not isinstance(self.adata, MuData):
-                    raise ValueError("the model was loaded without data, so there is none to save")
                 self.adata.write(folder / DATA)
-            _replace(folder, target)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
 
     def _state(self) -> dict[str, Any]:
         history = self.history or {}
         return {
-            "format": FORMAT,
             "omicvae": version("omicvae"),
             "class": type(self).__name__,
             "arguments": self.init_params_["non_kwargs"],
@@ -90,16 +105,13 @@ class PersistenceMixin(MultimodalModel):
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         arrays = {f"module/{k}": v.detach().cpu().numpy() for k, v in self.module.state_dict().items()}
-        for part, positions in zip(PARTS, self._split(), strict=True):
+        for part in PARTS:
+            positions = getattr(self, f"{part}_indices_")
             if positions is not None:
-                names = self._cohort(None).obs_names if self.adata is not None else None
                 arrays[f"split/{part}"] = np.asarray(positions)
-                if names is not None:
-                    arrays[f"names/{part}"] = np.asarray(names[positions], dtype=np.str_)
+            if part in self._split_names:
+                arrays[f"names/{part}"] = np.asarray(self._split_names[part], dtype=np.str_)
         return arrays
-
-    def _split(self) -> tuple[NDArray[np.intp] | None, ...]:
-        return self.train_indices_, self.validation_indices_, self.test_indices_
 
     @classmethod
     def load(  # type: ignore[override]
@@ -130,22 +142,22 @@ class PersistenceMixin(MultimodalModel):
             If the folder is damaged, of another class or of a later version, or ``mdata`` does not fit.
         """
         folder = Path(dir_path)
-        state = _read_state(folder, cls.__name__)
-        arrays = _read_arrays(folder / ARRAYS)
+        state = read_state(folder)
+        with _damage_reported(folder):
+            made_by, registry = str(state["class"]), dict(state["registry"])
+            Schema.from_registry(registry)
+        if made_by != cls.__name__:
+            raise ValueError(f"{folder} holds a {made_by}, not a {cls.__name__}: use omicvae.model.{made_by}.load")
+        arrays = read_arrays(folder)
         mdata = _attached(folder, adata)
-        registry = state["registry"]
-        if mdata is None:
-            model = cls(registry=registry, **_arguments(cls, state["arguments"]))
-        else:
-            manager = MosaicManager.from_registry(registry, mdata)
-            cls.register_manager(manager)
-            model = cls(mdata, **_arguments(cls, state["arguments"]))
-        try:
-            tensors = {k.removeprefix("module/"): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("module/")}
-            model.module.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise ValueError(f"{folder} is damaged: its arrays do not fit the model it describes ({error})") from error
-        model._restore(state, arrays)
+        if mdata is not None:
+            cls.register_manager(MosaicManager.from_registry(registry, mdata))
+        with _damage_reported(folder):
+            arguments = _arguments(cls, state["arguments"])
+            model = cls(registry=registry, **arguments) if mdata is None else cls(mdata, **arguments)
+            tensors = {k.removeprefix("module/"): v for k, v in arrays.items() if k.startswith("module/")}
+            model.module.load_state_dict({k: torch.from_numpy(v) for k, v in tensors.items()})
+            model._restore(state, arrays)
         model.module.eval()
         model.to_device(_device(accelerator, device))
         return model
@@ -153,19 +165,44 @@ class PersistenceMixin(MultimodalModel):
     def _restore(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
         self.is_trained_ = bool(state["trained"])
         self.history_ = {
-            k: pd.DataFrame({k: v["values"]}, index=pd.Index(v["index"], name="epoch")) for k, v in state["history"].items()
+            k: pd.DataFrame({k: v["values"]}, index=pd.Index(v["index"], name="epoch"))
+            for k, v in state["history"].items()
         }
         for part in PARTS:
-            positions = arrays.get(f"split/{part}")
-            names = arrays.get(f"names/{part}")
-            if names is not None and self.adata is not None:
-                found = self._cohort(None).obs_names.get_indexer(names.astype(object))
-                positions = found[found >= 0]
-            setattr(self, f"{part}_indices_", positions)
+            setattr(self, f"{part}_indices_", arrays.get(f"split/{part}"))
+        stored = {part: arrays.get(f"names/{part}") for part in PARTS}
+        self._split_names = {part: names.astype(object) for part, names in stored.items() if names is not None}
+
+    def view_anndata_setup(self, adata: MuData | None = None, hide_state_registries: bool = False) -> None:
+        """Print what the model, or another MuData, was set up with; the model's own also when no data are attached."""
+        if adata is None and self.adata is None:
+            MosaicManager.without_data(self.registry_).view_registry(hide_state_registries)
+        else:
+            super().view_anndata_setup(adata, hide_state_registries)
+
+    # scvi-tools' versions of these read a model.pt, which executes it.
+
+    @staticmethod
+    def load_registry(dir_path: str | os.PathLike[str], prefix: str | None = None) -> dict[str, Any]:
+        """The registry of a saved model: what :meth:`setup_mudata` was called with and what it found."""
+        folder = Path(dir_path)
+        state = read_state(folder)
+        with _damage_reported(folder):
+            return dict(state["registry"])
+
+    @staticmethod
+    def view_setup_args(dir_path: str | os.PathLike[str], prefix: str | None = None) -> None:
+        """Print what a saved model was set up with."""
+        AnnDataManager.view_setup_method_args(PersistenceMixin.load_registry(dir_path))
+
+    @classmethod
+    def convert_legacy_save(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not available: there are no older formats, and those of scvi-tools are pickles."""
+        raise NotImplementedError("omicvae has no legacy format, and pickles of scvi-tools are not read")
 
 
 def _arguments(cls: type, saved: dict[str, Any]) -> dict[str, Any]:
-    known = inspect.signature(cls).parameters
+    known = set(inspect.signature(cls).parameters) - {"mdata", "registry"}
     return {k: v for k, v in saved.items() if k in known}
 
 
@@ -180,43 +217,15 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"cannot save a {type(value).__name__} as JSON")
 
 
-def _replace(folder: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}-old-{os.getpid()}")
-    if target.exists():
-        os.replace(target, old)
+@contextmanager
+def _damage_reported(folder: Path) -> Iterator[None]:
     try:
-        os.replace(folder, target)
-    except OSError:
-        if old.exists():
-            os.replace(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _read_state(folder: Path, name: str) -> dict[str, Any]:
-    if not (folder / STATE).is_file():
-        hint = " It holds a model.pt of scvi-tools, which is a pickle and is not read." if (folder / "model.pt").exists() else ""
-        raise FileNotFoundError(f"{folder} holds no saved omicvae model ({STATE} is missing).{hint}")
-    try:
-        state = json.loads((folder / STATE).read_text())
-        found, made_by = state["format"], state["class"]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{folder / STATE} is damaged and cannot be read") from error
-    if found != FORMAT:
-        raise ValueError(f"{folder} was written in format {found}, this version of omicvae reads format {FORMAT}")
-    if made_by != name:
-        raise ValueError(f"{folder} holds a {made_by}, not a {name}: use omicvae.model.{made_by}.load")
-    return state
-
-
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {k: stored[k] for k in stored.files}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged, or holds something other than plain arrays; it is not read") from error
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        what = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{folder} is damaged: what it holds is not a model ({type(error).__name__}: {what})"
+        ) from error
 
 
 def _attached(folder: Path, adata: MuData | bool | None) -> MuData | None:

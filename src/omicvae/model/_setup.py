@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mudata import MuData
-from scvi.data import fields
 
 from omicvae.data import MosaicManager
 from omicvae.data._cohort import stored_values
-from omicvae.data._fields import MuDataCategoryField
+from omicvae.data._fields import registry_fields
 from omicvae.data._matrix import iterate_chunks
-from omicvae.data._schema import BATCH, LABELS, batch_name, coverage_key, values_key
 from omicvae.data._validate import (
+    check_categories,
     check_column,
+    check_columns,
     check_continuous,
     check_layers,
     check_mapping,
@@ -23,7 +23,7 @@ from omicvae.data._validate import (
     check_overlap,
     choose_modalities,
 )
-from omicvae.nn.likelihoods import LIKELIHOODS, likelihood_class, propose
+from omicvae.nn.likelihoods import LIKELIHOODS, Likelihood, likelihood_class, propose
 from omicvae.stats.summary import ValueSummary, summarise
 
 logger = logging.getLogger("omicvae")
@@ -57,80 +57,83 @@ def build_manager(mdata: MuData, setup_method_args: dict[str, Any]) -> MosaicMan
     for modality, column in sizes.items():
         check_column(mdata, "size_factor_keys", column, modality)
     named = check_mapping("likelihoods", arguments["likelihoods"], modalities)
-    likelihoods = {m: _resolve(mdata, m, named.get(m), layers.get(m), coverage.get(m)) for m in modalities}
-    covariates = _covariate_fields(mdata, arguments, modalities)
+    for modality, name in named.items():
+        _named_class(modality, name)  # a misspelt name should not cost a pass over the data
+    arguments.update(_covariates(mdata, arguments, modalities))
     arguments.update(
         modalities=list(modalities),
-        likelihoods=likelihoods,
+        likelihoods={
+            m: _resolve(mdata, m, named.get(m), layers.get(m), coverage.get(m), sizes.get(m)) for m in modalities
+        },
         layers=layers,
         coverage_layers=coverage,
         size_factor_keys=sizes,
     )
-    values = [_layer_field(values_key(m), layers.get(m), m) for m in modalities]
-    values += [_layer_field(coverage_key(m), layer, m) for m, layer in coverage.items()]
-    manager = MosaicManager(fields=values + covariates, setup_method_args=setup_method_args)
+    manager = MosaicManager(fields=registry_fields(arguments), setup_method_args=setup_method_args)
     manager.register_fields(mdata)
     manager.cohort  # noqa: B018  (reads covariates and size factors, which may still be refused)
     return manager
 
 
-def _layer_field(key: str, layer: str | None, modality: str) -> Any:
-    return fields.MuDataLayerField(
-        key, layer, is_count_data=False, correct_data_format=False, mod_key=modality, mod_required=True
-    )
+def _named_class(modality: str, name: str) -> type[Likelihood]:
+    if not isinstance(name, str):
+        raise TypeError(f"likelihoods: modality {modality!r} must have the name of one, got {name!r}")
+    try:
+        return likelihood_class(name)
+    except ValueError as error:
+        raise ValueError(f"likelihoods: modality {modality!r}: {error}") from error
 
 
-def _resolve(mdata: MuData, modality: str, name: str | None, layer: str | None, coverage: str | None) -> str:
+def _resolve(
+    mdata: MuData, modality: str, name: str | None, layer: str | None, coverage: str | None, size_factor: str | None
+) -> str:
     """The likelihood of a modality, proposed from its values if not named; its values are checked against it."""
-    if name is not None:
-        likelihood_class(name)  # a misspelt name should not cost a pass over the data
-    summary = _summary(mdata, modality, layer)
+    summary = _summary(mdata, modality, layer, upper=coverage)
     reads = _summary(mdata, modality, coverage) if coverage is not None else None
     if name is None:
         name, reason = propose(summary, has_coverage=coverage is not None)
         logger.info("%s: likelihood %r, because %s", modality, name, reason)
     chosen = LIKELIHOODS[name]
-    if coverage is not None and not chosen.uses_coverage:
-        raise ValueError(
-            f"coverage_layers names modality {modality!r}, whose likelihood {name!r} does not use a coverage; "
-            "leave it out or name 'betabinomial'"
-        )
+    for argument, given, used, uses in (
+        ("coverage_layers", coverage, chosen.uses_coverage, "'betabinomial'"),
+        ("size_factor_keys", size_factor, chosen.uses_size, "one of counts, such as 'nb'"),
+    ):
+        if given is not None and not used:
+            raise ValueError(
+                f"{argument} names modality {modality!r}, whose likelihood {name!r} does not use it; "
+                f"leave it out or name {uses} in likelihoods"
+            )
     chosen.validate(modality, summary, reads)
     return name
 
 
-def _summary(mdata: MuData, modality: str, layer: str | None) -> ValueSummary:
+def _summary(mdata: MuData, modality: str, layer: str | None, upper: str | None = None) -> ValueSummary:
     stored = stored_values(mdata, modality, layer)
     if stored is None:
         raise ValueError(f"modality {modality!r} has no .X; name a layer with layers={{{modality!r}: ...}}")
+    bound = None if upper is None else iterate_chunks(stored_values(mdata, modality, upper))
     try:
-        return summarise(iterate_chunks(stored), list(mdata.mod[modality].var_names))
+        return summarise(iterate_chunks(stored), list(mdata.mod[modality].var_names), upper=bound)
     except TypeError as error:
         raise TypeError(f"modality {modality!r}: {error}") from error
 
 
-def _covariate_fields(mdata: MuData, arguments: Mapping[str, Any], modalities: Sequence[str]) -> list[Any]:
-    found = []
-    batch = arguments["batch_key"]
+def _covariates(mdata: MuData, arguments: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, Any]:
+    """The arguments that name columns, checked and as plain names, lists and dicts."""
+    batch, labels = arguments["batch_key"], arguments["labels_key"]
     if isinstance(batch, Mapping):
-        batch = arguments["batch_key"] = check_mapping("batch_key", batch, modalities)
+        batch = check_mapping("batch_key", batch, modalities)
         for modality, column in batch.items():
-            check_column(mdata, "batch_key", column, modality)
-            found.append(MuDataCategoryField(batch_name(modality), column, mod_key=modality))
+            check_categories(mdata, "batch_key", column, modality)
     elif batch is not None:
-        check_column(mdata, "batch_key", batch)
-        found.append(MuDataCategoryField(BATCH, batch))
-    if arguments["labels_key"] is not None:
-        check_column(mdata, "labels_key", arguments["labels_key"])
-        found.append(MuDataCategoryField(LABELS, arguments["labels_key"]))
-    for argument in ("categorical_covariate_keys", "continuous_covariate_keys"):
-        if isinstance(arguments[argument], str):
-            raise TypeError(f"{argument} must be a list of columns, got the text {arguments[argument]!r}")
-        for column in arguments[argument] or ():
-            check_column(mdata, argument, column)
-    for column in arguments["categorical_covariate_keys"] or ():
-        found.append(MuDataCategoryField(f"cat_{column}", column))
-    for column in arguments["continuous_covariate_keys"] or ():
+        check_categories(mdata, "batch_key", batch)
+    if labels is not None:
+        check_categories(mdata, "labels_key", labels)
+    categorical = check_columns("categorical_covariate_keys", arguments["categorical_covariate_keys"])
+    for column in categorical:
+        check_categories(mdata, "categorical_covariate_keys", column)
+    continuous = check_columns("continuous_covariate_keys", arguments["continuous_covariate_keys"])
+    for column in continuous:
+        check_column(mdata, "continuous_covariate_keys", column)
         check_continuous(mdata, column)
-        found.append(fields.MuDataNumericalObsField(f"cont_{column}", column))
-    return found
+    return {"batch_key": batch, "categorical_covariate_keys": categorical, "continuous_covariate_keys": continuous}

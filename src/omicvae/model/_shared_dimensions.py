@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,10 +26,12 @@ class SharedSpectrum(NamedTuple):
     null: NDArray[np.float64]
     """(r,) 95 % point when samples are permuted."""
     prior: NDArray[np.float64]
-    """(r,) correlation in the model's prior."""
+    """(r,) mean over the same pairs in the model's prior."""
 
 
-def shared_spectrum(model: CoVAE, indices: NDArray[np.intp], modalities: tuple[str, ...] | None = None) -> SharedSpectrum:
+def shared_spectrum(
+    model: CoVAE, indices: NDArray[np.intp], modalities: tuple[str, ...] | None = None
+) -> SharedSpectrum:
     """Correlation between assays along the canonical dimensions of the prior.
 
     Each assay's coordinates are its posterior means given that assay alone, so that one assay's measurement never enters
@@ -53,7 +56,10 @@ def shared_spectrum(model: CoVAE, indices: NDArray[np.intp], modalities: tuple[s
         measured.append(here)
     found = fixed_direction_correlations(coordinates, measured)
     null = permutation_null(coordinates, measured, n_permutations=N_PERMUTATIONS, seed=0)
-    return SharedSpectrum(found.numpy(), null.numpy(), frame.correlations.numpy())
+    maps = [frame.coordinates(model.modalities.index(name)) for name in chosen]
+    covariance = model.module.prior_covariance.cpu().double()
+    prior = torch.stack([(a * (covariance @ b)).sum(0) for a, b in combinations(maps, 2)]).mean(0)
+    return SharedSpectrum(found.numpy(), null.numpy(), prior.numpy())
 
 
 def count_shared_dimensions(model: CoVAE, indices: NDArray[np.intp]) -> None:

@@ -11,7 +11,7 @@ from omicvae.data._validate import nearest
 def per_modality(
     argument: str, value: int | Mapping[str, int] | str, schema: Schema, default: Mapping[str, int]
 ) -> dict[str, int]:
-    """modality -> size, from a number, a mapping, or ``"auto"``.
+    """Modality -> size, from a number, a mapping, or ``"auto"``.
 
     Sizes chosen automatically do not exceed the number of features.
 
@@ -27,7 +27,9 @@ def per_modality(
     given = dict(value) if isinstance(value, Mapping) else dict.fromkeys(schema.names, value)
     for modality, size in given.items():
         if modality not in schema.names:
-            raise ValueError(f"{argument} names modality {modality!r}, which is not registered.{nearest(modality, schema.names)}")
+            raise ValueError(
+                f"{argument} names modality {modality!r}, which is not registered.{nearest(modality, schema.names)}"
+            )
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ValueError(f"{argument} must be 'auto' or positive whole numbers, got {size!r} for {modality!r}")
     return {m: int(given.get(m, automatic[m])) for m in schema.names}

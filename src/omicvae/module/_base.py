@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput
@@ -14,6 +14,8 @@ from omicvae.data import Batch, ModalitySchema, Schema
 from omicvae.module._records import Evidence, LatentPosterior, Pass, Readout, Step, scatter_rows
 from omicvae.nn import Covariates, Decoder, Design, NetworkConfig, SizePrior
 from omicvae.nn.likelihoods import CROSS, OWN, Likelihood, Observed, make_likelihood
+
+T = TypeVar("T")
 
 
 class PerModality(nn.ModuleList):
@@ -26,6 +28,16 @@ class PerModality(nn.ModuleList):
     def of(self, name: str) -> Any:
         """The submodule of a modality."""
         return self[self.names.index(name)]
+
+
+class Mapped(Generic[T]):
+    """Minibatches seen through a function; iterating again starts over, so that nothing has to be kept in memory."""
+
+    def __init__(self, batches: Callable[[], Iterable[Batch]], view: Callable[[Batch], T]) -> None:
+        self._batches, self._view = batches, view
+
+    def __iter__(self) -> Iterator[T]:
+        return (self._view(batch) for batch in self._batches())
 
 
 def build_likelihood(modality: ModalitySchema) -> Likelihood:
@@ -90,7 +102,7 @@ class MultimodalModule(BaseModuleClass):
 
     @abstractmethod
     def decoder_inputs(self, z: Tensor) -> dict[str, Tensor]:
-        """modality -> ``(..., d_m)`` decoder input, from latents ``(..., D)``."""
+        """Modality -> ``(..., d_m)`` decoder input, from latents ``(..., D)``."""
 
     @abstractmethod
     def prior_log_prob(self, z: Tensor) -> Tensor:
@@ -123,10 +135,10 @@ class MultimodalModule(BaseModuleClass):
         """Set everything that is read off training samples before the first step."""
         self.fit_statistics(batches)
 
-    def after_step(self, step: int) -> None:  # noqa: B027
+    def after_step(self, step: int) -> None:
         """Update what is not learned by gradient."""
 
-    def end_training(self, batches: Callable[[], Iterable[Batch]]) -> None:  # noqa: B027
+    def end_training(self, batches: Callable[[], Iterable[Batch]]) -> None:
         """Finish what is computed from training samples after the last step."""
 
     # ------------------------------------------------------------------ what is the same for all
@@ -208,14 +220,22 @@ class MultimodalModule(BaseModuleClass):
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Names of the entries of :class:`Step`; ``elbo`` and the others are to be minimised, as in scvi-tools."""
-        return ("loss", "elbo", "reconstruction_loss", "kl_local", *(f"reconstruction_loss_{m}" for m in self.modalities))
+        return (
+            "loss",
+            "elbo",
+            "reconstruction_loss",
+            "kl_local",
+            *(f"reconstruction_loss_{m}" for m in self.modalities),
+        )
 
     def _metrics(
         self, value: Tensor, passes: list[Pass], found: list[dict[str, Tensor]], batch: Batch
     ) -> tuple[Tensor, Tensor]:
         rec, kl = self.elbo_terms(passes, found, batch)
         total = torch.stack(list(rec.values())).sum(0)
-        sums = torch.stack([-value.sum(), (kl - total).sum(), -total.sum(), kl.sum(), *(-r.sum() for r in rec.values())])
+        sums = torch.stack(
+            [-value.sum(), (kl - total).sum(), -total.sum(), kl.sum(), *(-r.sum() for r in rec.values())]
+        )
         counts = torch.full_like(sums, batch.n_samples)
         for i, modality in enumerate(self.modalities):
             counts[4 + i] = batch.rows[modality].shape[0]
@@ -224,7 +244,7 @@ class MultimodalModule(BaseModuleClass):
     def elbo_terms(
         self, passes: list[Pass], found: list[dict[str, Tensor]], batch: Batch
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """modality -> ``(B,)`` expected log-likelihood, and ``(B,)`` divergence, of the passes that make up the ELBO."""
+        """Modality -> ``(B,)`` expected log-likelihood, and ``(B,)`` divergence, of the passes that make up the ELBO."""
         zero = torch.zeros(batch.n_samples, device=batch.present.device)
         rec, kl = dict.fromkeys(self.modalities, zero), zero
         for one, values in zip(passes, found, strict=True):
@@ -248,20 +268,20 @@ class MultimodalModule(BaseModuleClass):
         """Feature means and scales, covariate frequencies and library sizes, from training samples only."""
         for modality in self.modalities:
 
-            def rows(name: str = modality) -> Iterator[Batch]:
-                return (batch for batch in batches() if batch.rows[name].shape[0])
+            def observed(batch: Batch, name: str = modality) -> Observed:
+                return self.observed(batch, name)
 
-            self.likelihoods.of(modality).fit(self.observed(batch, modality) for batch in rows())
-            self.designs.of(modality).fit(self._measured_covariates(b, modality) for b in rows())
+            def covariates(batch: Batch, name: str = modality) -> Covariates:
+                rows = batch.rows[name]
+                return Covariates({key: codes[rows] for key, codes in batch.codes.items()}, batch.continuous[rows])
+
+            def sizes(batch: Batch, name: str = modality) -> tuple[Tensor, Tensor]:
+                return batch.size[name], self.batch_codes(batch, name)[batch.rows[name]]
+
+            self.likelihoods.of(modality).fit(Mapped(batches, observed))
+            self.designs.of(modality).fit(Mapped(batches, covariates))
             if self.likelihoods.of(modality).uses_size:
-                self.size_priors.of(modality).fit(
-                    (b.size[modality], self.batch_codes(b, modality)[b.rows[modality]]) for b in rows()
-                )
-
-    @staticmethod
-    def _measured_covariates(batch: Batch, modality: str) -> Covariates:
-        rows = batch.rows[modality]
-        return Covariates({name: codes[rows] for name, codes in batch.codes.items()}, batch.continuous[rows])
+                self.size_priors.of(modality).fit(Mapped(batches, sizes))
 
     # ------------------------------------------------------------------ scvi-tools' contract
 

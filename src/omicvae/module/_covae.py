@@ -13,6 +13,7 @@ from omicvae.module._base import MultimodalModule, PerModality, dense
 from omicvae.module._records import Evidence, LatentPosterior, Pass, Readout
 from omicvae.nn import Encoder, NetworkConfig
 from omicvae.nn.likelihoods import OWN
+from omicvae.stats.canonical import CanonicalFrame, canonical_frame
 from omicvae.stats.gaussian import (
     CovarianceGaussian,
     FullGaussian,
@@ -27,7 +28,6 @@ from omicvae.stats.gaussian import (
     standardise_blocks,
     symmetric_power,
 )
-from omicvae.stats.canonical import CanonicalFrame, canonical_frame
 
 LEAST_PRECISION = 1e-4
 MOMENT_DECAY = 0.98
@@ -42,16 +42,16 @@ class GaussianPosterior(LatentPosterior):
         self.gaussian = gaussian
 
     @property
-    def mean(self) -> Tensor:  # noqa: D102
+    def mean(self) -> Tensor:
         return self.gaussian.mean
 
-    def sample(self, n_samples: int) -> Tensor:  # noqa: D102
+    def sample(self, n_samples: int) -> Tensor:
         return self.gaussian.rsample(n_samples)
 
-    def log_prob(self, value: Tensor) -> Tensor:  # noqa: D102
+    def log_prob(self, value: Tensor) -> Tensor:
         return self.gaussian.log_prob(value)
 
-    def project(self, matrix: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def project(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         return self.gaussian.project(matrix)
 
 
@@ -61,6 +61,11 @@ class CorrelatedPriorModule(MultimodalModule):
     Shared by CoVAE with potentials and CoVAE as published: the prior itself, and how latents are reported. Reported
     latents are whitened within each modality, so that ``Sigma_mm = I`` always holds outside.
     """
+
+    prior_mean: Tensor
+    prior_covariance: Tensor
+    n_shared: Tensor
+    pairs: Tensor
 
     def __init__(self, schema: Schema, network: NetworkConfig, n_latent: dict[str, int]) -> None:
         super().__init__(schema, network, decoder_widths=n_latent)
@@ -90,10 +95,10 @@ class CorrelatedPriorModule(MultimodalModule):
         super()._load_from_state_dict(*args, **kwargs)  # type: ignore[arg-type]
         self._prior = None
 
-    def decoder_inputs(self, z: Tensor) -> dict[str, Tensor]:  # noqa: D102
+    def decoder_inputs(self, z: Tensor) -> dict[str, Tensor]:
         return {m: z[..., block] for m, block in self.blocks.items()}
 
-    def prior_log_prob(self, z: Tensor) -> Tensor:  # noqa: D102
+    def prior_log_prob(self, z: Tensor) -> Tensor:
         return torch.distributions.MultivariateNormal(self.prior.mean, scale_tril=self.prior.tril).log_prob(z)
 
     def predictive_route(self, target_is_source: bool) -> int:
@@ -161,6 +166,8 @@ class CoVAEModule(CorrelatedPriorModule):
         modality -> width of its latent block.
     """
 
+    moments: Tensor
+
     def __init__(self, schema: Schema, network: NetworkConfig, n_latent: dict[str, int]) -> None:
         super().__init__(schema, network, n_latent)
         self.encoders = PerModality(
@@ -185,11 +192,11 @@ class CoVAEModule(CorrelatedPriorModule):
             blocks = [Evidence(b.location, b.scale * given[:, i : i + 1]) for i, b in enumerate(blocks)]
         return Evidence(torch.cat([b.location for b in blocks], -1), torch.cat([b.scale for b in blocks], -1))
 
-    def posterior(self, evidence: dict[str, Evidence], batch: Batch, given: Tensor) -> GaussianPosterior:  # noqa: D102
+    def posterior(self, evidence: dict[str, Evidence], batch: Batch, given: Tensor) -> GaussianPosterior:
         location, precision = self._potentials(evidence, batch, given)
         return GaussianPosterior(potential_posterior(self.prior, location, precision))
 
-    def passes(self, evidence: dict[str, Evidence], batch: Batch, progress: float) -> list[Pass]:  # noqa: D102
+    def passes(self, evidence: dict[str, Evidence], batch: Batch, progress: float) -> list[Pass]:
         cross_weight = max(0.0, 1.0 - 2.0 * progress)
         passes = [self._joint(evidence, batch)]
         for m in self.modalities:
@@ -277,15 +284,15 @@ class CoVAEModule(CorrelatedPriorModule):
         """
         self._latest = None
         for _ in range(RECALIBRATION_PASSES):
-            mean, second, n = 0.0, 0.0, 0
+            first, second, n = torch.zeros_like(self.moments[0]), torch.zeros_like(self.moments), 0
             for batch in batches():
                 q = self.posterior(self.encode(batch), batch, batch.present).gaussian
-                mean = mean + q.mean.double().sum(0)
-                second = second + (q.covariance().double().sum(0) + q.mean.double().mT @ q.mean.double())
+                mean = q.mean.to(first)
+                first += mean.sum(0)
+                second += q.covariance().to(second).sum(0) + mean.mT @ mean
                 n += batch.n_samples
-            assert isinstance(mean, Tensor) and isinstance(second, Tensor)
-            center = mean / n
-            self.set_prior(second / n - torch.outer(center, center), center.float())
+            center = first / n
+            self.set_prior(second / n - torch.outer(center, center), center.to(self.prior_mean))
         self.set_prior(self._denoised(self.prior_covariance), self.prior_mean.clone())
 
     def _denoised(self, covariance: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class JointEncoderModule(CorrelatedPriorModule):
         covariance = L @ L.mT + EPSILON * torch.eye(D, device=mean.device)
         return CovarianceGaussian(mean, torch.linalg.cholesky(covariance))
 
-    def passes(self, evidence: dict[str, Evidence], batch: Batch, progress: float) -> list[Pass]:  # noqa: D102
+    def passes(self, evidence: dict[str, Evidence], batch: Batch, progress: float) -> list[Pass]:
         complete = batch.present.all(1).float()
         q = self.joint_posterior(batch)
         joint = Pass(
@@ -143,7 +143,7 @@ class JointEncoderModule(CorrelatedPriorModule):
             elbo_weight=here * (1 - complete) / batch.present.sum(1).clamp_min(1),
         )
 
-    def posterior(self, evidence: dict[str, Evidence], batch: Batch, given: Tensor) -> GaussianPosterior:  # noqa: D102
+    def posterior(self, evidence: dict[str, Evidence], batch: Batch, given: Tensor) -> GaussianPosterior:
         D = sum(self.sizes)
         mean = torch.zeros(batch.n_samples, D, device=given.device)
         tril = torch.zeros(batch.n_samples, D, D, device=given.device)

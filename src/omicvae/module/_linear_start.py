@@ -68,7 +68,11 @@ def _first_rows(batches: Iterable[Batch]) -> Iterable[Batch]:
 
 def _start_modality(module: CoVAEModule, modality: str, gathered: list[Batch]) -> tuple[Tensor, Tensor]:
     """Linear encoder and decoder of one modality; returns its potential means and the samples they belong to."""
-    likelihood, encoder, decoder = module.likelihoods.of(modality), module.encoders.of(modality), module.decoders.of(modality)
+    likelihood, encoder, decoder = (
+        module.likelihoods.of(modality),
+        module.encoders.of(modality),
+        module.decoders.of(modality),
+    )
     inputs, targets, designs, rows, offset = [], [], [], [], 0
     for batch in gathered:
         here = batch.rows[modality]
@@ -93,9 +97,11 @@ def _start_modality(module: CoVAEModule, modality: str, gathered: list[Batch]) -
     encoder.scale_bias.copy_(precision + torch.log(-torch.expm1(-precision)))  # inverse of softplus
     location = within @ weight
     means = location * (precision / (1 + precision))
-    coefficients = _regress(torch.cat([means, design], 1), y)
-    first = decoder.linear.weight.view(decoder.n_heads, decoder.n_vars, -1)[0]
-    first.copy_(coefficients.mT)
+    predictors = torch.cat([means, design], 1)
+    coefficients = _regress(predictors - predictors.mean(0), y - y.mean(0))
+    decoder.linear.weight.view(decoder.n_heads, decoder.n_vars, -1)[0].copy_(coefficients.mT)
+    # a curved link leaves the mean of its target off zero; at eta = 0 the likelihood stands at the training mean
+    decoder.linear.bias.view(decoder.n_heads, decoder.n_vars)[0].copy_(-predictors.mean(0) @ coefficients)
     return location, row
 
 

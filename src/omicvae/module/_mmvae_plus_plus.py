@@ -58,7 +58,9 @@ class MixturePosterior(LatentPosterior):
     def sample(self, n_samples: int) -> Tensor:
         """Draws stratified over sources, so that each takes its share of them."""
         B = self.weights.shape[0]
-        steps = torch.arange(n_samples, device=self.weights.device)[:, None] + torch.rand(1, B, device=self.weights.device)
+        steps = torch.arange(n_samples, device=self.weights.device)[:, None] + torch.rand(
+            1, B, device=self.weights.device
+        )
         edges = self.weights.cumsum(1)[:, :-1]
         source = (steps.mT.unsqueeze(-1) / n_samples > edges.unsqueeze(1)).sum(-1).mT  # (n_samples, B)
         at = (source, torch.arange(B, device=source.device).expand(n_samples, -1))
@@ -67,7 +69,7 @@ class MixturePosterior(LatentPosterior):
         noise = torch.randn(n_samples, *self.private.location.shape, device=location.device) * self.free
         return torch.cat([shared, self.private.location + self.private.scale * noise], -1)
 
-    def log_prob(self, value: Tensor) -> Tensor:  # noqa: D102
+    def log_prob(self, value: Tensor) -> Tensor:
         d = self.shared.location.shape[-1]
         shared, private = value[..., :d], value[..., d:]
         each = _log_normal(shared.unsqueeze(1), self.shared.location, self.shared.scale).sum(-1)  # (n, M, B)
@@ -195,7 +197,7 @@ class MMVAEPlusPlusModule(MultimodalModule):
         return found
 
     def label_term(self, passes: list[Pass], batch: Batch) -> Tensor | None:
-        """:math:`\\beta_y` times the expected log-likelihood of the label, summed over sources."""
+        r""":math:`\beta_y` times the expected log-likelihood of the label, summed over sources."""
         if self.classifier is None or self.label_weight is None:
             return None
         known = (batch.labels >= 0).float()
@@ -207,7 +209,7 @@ class MMVAEPlusPlusModule(MultimodalModule):
             total = total + fit * known * one.weights[one.name]
         return self.label_weight * total
 
-    def posterior(self, evidence: dict[str, Evidence], batch: Batch, given: Tensor) -> MixturePosterior:  # noqa: D102
+    def posterior(self, evidence: dict[str, Evidence], batch: Batch, given: Tensor) -> MixturePosterior:
         full = {m: dense(evidence[m], batch.rows[m], batch.n_samples) for m in self.modalities}
         d = self.shape.shared
         shared = Evidence(
@@ -223,11 +225,11 @@ class MMVAEPlusPlusModule(MultimodalModule):
         private = Evidence(torch.cat(location, -1), torch.cat(scale, -1))
         return MixturePosterior(shared, given, private, torch.cat(free, -1))
 
-    def decoder_inputs(self, z: Tensor) -> dict[str, Tensor]:  # noqa: D102
+    def decoder_inputs(self, z: Tensor) -> dict[str, Tensor]:
         d = self.shape.shared
         return {m: torch.cat([z[..., :d], z[..., d:][..., block]], -1) for m, block in self.private_blocks.items()}
 
-    def prior_log_prob(self, z: Tensor) -> Tensor:  # noqa: D102
+    def prior_log_prob(self, z: Tensor) -> Tensor:
         return -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
 
     def readout(self, kind: str, modality: str | None) -> Readout:

@@ -73,7 +73,9 @@ def predictive_distribution(
     z = module.decoder_inputs(posterior.sample(n_draws))[target]
     codes = module.designs.of(target).fill(batch.codes, n_draws)
     if transform_batch is not None:
-        codes.update({name: torch.full_like(c, transform_batch) for name, c in codes.items() if not name.startswith("cat_")})
+        codes.update(
+            {name: torch.full_like(c, transform_batch) for name, c in codes.items() if not name.startswith("cat_")}
+        )
     design = module.designs.of(target)(Covariates(codes, batch.continuous))
     eta = module.decoders.of(target)(z, design)
     own, cross = (module.predictive_route(flag) for flag in (True, False))

@@ -88,4 +88,6 @@ class Step(NamedTuple):
 
 def scatter_rows(packed: Tensor, rows: Tensor, n_samples: int) -> Tensor:
     """``(n_samples, ...)`` with packed rows put in their place and zeros elsewhere."""
-    return torch.zeros(n_samples, *packed.shape[1:], dtype=packed.dtype, device=packed.device).index_copy(0, rows, packed)
+    return torch.zeros(n_samples, *packed.shape[1:], dtype=packed.dtype, device=packed.device).index_copy(
+        0, rows, packed
+    )

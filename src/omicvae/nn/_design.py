@@ -33,6 +33,9 @@ class Design(nn.Module):
         Number of continuous covariates.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, n_categories: Mapping[str, int], n_continuous: int) -> None:
         super().__init__()
         self.names = tuple(n_categories)
@@ -83,7 +86,9 @@ class Design(nn.Module):
         for name in self.names:
             codes = torch.cat([c.codes[name] for c in gathered])
             counts = torch.bincount(codes[codes >= 0], minlength=self.n_categories[name]).float()
-            self.frequency(name).copy_(counts / counts.sum() if counts.sum() > 0 else torch.full_like(counts, 1 / len(counts)))
+            self.frequency(name).copy_(
+                counts / counts.sum() if counts.sum() > 0 else torch.full_like(counts, 1 / len(counts))
+            )
         if self.n_continuous:
             values = torch.cat([c.continuous for c in gathered]).double()
             mean = values.nanmean(0).nan_to_num(0.0)

@@ -37,13 +37,18 @@ class NetworkConfig:
         return NetworkConfig(
             n_hidden=self.n_hidden or (128 if n_obs < 20_000 else 256),
             n_layers=self.n_layers,
-            dropout=(0.2 if n_obs < 1_000 else 0.1 if n_obs < 3_000 else 0.0) if self.dropout is None else self.dropout,
+            dropout=default_dropout(n_obs) if self.dropout is None else self.dropout,
             encode_covariates=self.encode_covariates,
         )
 
     def to_dict(self) -> dict[str, int | float | bool | None]:
         """Plain dict, for saving."""
         return asdict(self)
+
+
+def default_dropout(n_obs: int) -> float:
+    """Dropout for a number of samples: below a few hundred a perceptron only memorises."""
+    return 0.5 if n_obs < 500 else 0.3 if n_obs < 2_000 else 0.1 if n_obs < 4_000 else 0.0
 
 
 class Perceptron(nn.Sequential):

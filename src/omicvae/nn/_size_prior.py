@@ -21,6 +21,10 @@ class SizePrior(nn.Module):
         Number of batches; 1 without a batch covariate.
     """
 
+    mean: Tensor
+    deviation: Tensor
+    median: Tensor
+
     def __init__(self, n_batches: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_batches))

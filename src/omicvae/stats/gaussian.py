@@ -83,7 +83,8 @@ class CovarianceGaussian(NamedTuple):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """``(n_samples, B)`` log density at ``value`` ``(n_samples, B, D)``."""
-        return torch.distributions.MultivariateNormal(self.mean, scale_tril=self.tril, validate_args=False).log_prob(value)
+        density = torch.distributions.MultivariateNormal(self.mean, scale_tril=self.tril, validate_args=False)
+        return density.log_prob(value)
 
     def kl(self, prior: GaussianPrior) -> Tensor:
         """``(B,)`` divergence from ``prior``."""
@@ -119,7 +120,7 @@ def potential_posterior(prior: GaussianPrior, location: Tensor, precision: Tenso
     prior
         The prior over all ``D`` latents.
     location
-        ``(B, D)`` potential means ``m``; any value where the precision is 0.
+        ``(B, D)`` potential means ``m``; any finite value where the precision is 0.
     precision
         ``(B, D)`` diagonal of ``Lambda``, 0 for latents without evidence.
     """
@@ -206,12 +207,23 @@ def shrink_singular_values(block: Tensor, n: float) -> Tensor:
     reach :math:`(\sqrt{d_a} + \sqrt{d_b})/\sqrt n`. The optimal Frobenius-norm shrinker for a low-rank matrix in white
     noise is applied to each singular value.
 
+    Parameters
+    ----------
+    block
+        ``(d_a, d_b)`` sample correlations.
+    n
+        Number of samples; with none of them the block becomes 0.
+
+    Returns
+    -------
+    ``(d_a, d_b)`` float64.
+
     References
     ----------
     Gavish and Donoho, *Optimal shrinkage of singular values*, IEEE Trans. Inf. Theory 63 (2017), eq. (7).
     """
     if n <= 0:
-        return torch.zeros_like(block)
+        return torch.zeros_like(block, dtype=torch.float64)
     U, s, Vh = torch.linalg.svd(block.double(), full_matrices=False)
     d_a, d_b = block.shape
     noise = 1 / n

@@ -48,6 +48,8 @@ def predictive_quantiles(draws: Tensor, probabilities: Sequence[float]) -> Tenso
 def draws_needed(level: float) -> int:
     """Least number of draws from which a central interval of probability ``level`` can be read.
 
+    Its coverage is exact where ``2 / (1 - level)`` is a whole number.
+
     Parameters
     ----------
     level

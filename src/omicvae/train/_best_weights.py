@@ -7,7 +7,7 @@ import math
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 logger = logging.getLogger("omicvae")
 
@@ -23,12 +23,10 @@ class BestWeights(pl.Callback):
     ----------
     monitor
         Logged metric to minimise.
-    from_epoch
-        First epoch that counts: earlier ones are trained on a different objective.
     """
 
-    def __init__(self, monitor: str = "validation_loss", from_epoch: int = 0) -> None:
-        self.monitor, self.from_epoch = monitor, from_epoch
+    def __init__(self, monitor: str = "validation_loss") -> None:
+        self.monitor = monitor
         self.best = math.inf
         self.best_epoch: int | None = None
         self._state: dict[str, Tensor] | None = None
@@ -41,16 +39,13 @@ class BestWeights(pl.Callback):
             self._stop(trainer, broken)
             return
         value = metrics.get(self.monitor)
-        if value is None or trainer.current_epoch < self.from_epoch:
-            self._remember(trainer, pl_module)
-            self.best = math.inf
-        elif value < self.best:
-            self.best = value
+        if value is None or value < self.best:
+            self.best = math.inf if value is None else value
             self._remember(trainer, pl_module)
 
     def _remember(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.best_epoch = trainer.current_epoch
-        self._state = {k: v.detach().clone() for k, v in pl_module.module.state_dict().items()}
+        self._state = {k: v.detach().clone() for k, v in _module(pl_module).state_dict().items()}
 
     def _stop(self, trainer: pl.Trainer, broken: list[str]) -> None:
         words = sorted({k.rsplit("_", 1)[0].removeprefix("reconstruction_loss_") for k in broken if "loss_" in k})
@@ -68,5 +63,11 @@ class BestWeights(pl.Callback):
         """Put the remembered weights back."""
         if self._state is not None:
             with torch.no_grad():
-                pl_module.module.load_state_dict(self._state)
+                _module(pl_module).load_state_dict(self._state)
             self._state = None
+
+
+def _module(plan: pl.LightningModule) -> nn.Module:
+    module = plan.module
+    assert isinstance(module, nn.Module)
+    return module

@@ -9,10 +9,11 @@ LEAST_EPOCHS, MOST_EPOCHS = 10, 300
 
 
 class Budget(NamedTuple):
-    """Minibatch size and length of training."""
+    """Minibatch size, length of training and learning rate."""
 
     batch_size: int
     max_epochs: int
+    lr: float
 
 
 def training_budget(n_train: int, batch_size: int | None = None) -> Budget:
@@ -31,4 +32,5 @@ def training_budget(n_train: int, batch_size: int | None = None) -> Budget:
     size = batch_size or (64 if n_train < 500 else 128 if n_train < 20_000 else 512)
     steps = 1200 * max(1.0, n_train / 500) ** 0.25
     per_epoch = max(1, math.ceil(n_train / size))
-    return Budget(size, int(min(MOST_EPOCHS, max(LEAST_EPOCHS, round(steps / per_epoch)))))
+    lr = 5e-4 if n_train < 1_000 else 1e-3 if n_train < 3_000 else 2e-3
+    return Budget(size, int(min(MOST_EPOCHS, max(LEAST_EPOCHS, round(steps / per_epoch)))), lr)

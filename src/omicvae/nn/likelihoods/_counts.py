@@ -134,7 +134,8 @@ class CountLikelihood(Likelihood):
         if summary.n_nan:
             advice = (
                 f"The {cls.name} likelihood needs every count of a measured sample. If the assay of these samples "
-                f"failed, drop them from mdata[{modality!r}] (they may stay in the other modalities); else use {otherwise}."
+                f"failed, drop them from mdata[{modality!r}] (they may stay in the other modalities), or use "
+                f"{otherwise}."
             )
             raise ValueError(complaint(modality, summary, "nan", "NaN", advice))
 

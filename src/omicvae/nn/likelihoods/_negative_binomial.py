@@ -147,8 +147,8 @@ class ZeroInflatedCounts(ScviZeroInflatedNegativeBinomial):
 def _log_prob(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
     """Log-probability of counts, accurate in float32.
 
-    ``lgamma`` and ``log(theta) - log(theta + mu)`` of the usual form lose up to 10 nats for counts of a million; so does
-    a difference of logarithms times a large theta. Here every term is small where its sum is.
+    ``lgamma`` and ``log(theta) - log(theta + mu)``, the terms of the usual form, lose up to a nat at counts of a million
+    and tens of nats at ten million. Here every term is small where the sum is.
     """
     theta, logit = log_theta.exp(), log_mu - log_theta
     coefficient = -log_beta(theta, x + 1) - (x + theta).log()

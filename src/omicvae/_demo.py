@@ -1,0 +1,232 @@
+"""What ``omicvae demo`` does: a cohort in which assays are missing, two models, and what they say about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import scanpy as sc
+import scvi
+import torch
+from matplotlib import pyplot as plt
+from mudata import MuData
+from numpy.typing import NDArray
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from omicvae import pl, tl
+from omicvae.data import modality_rows
+from omicvae.datasets import DatasetUnavailableError, breast_tcga, simulated_cohort
+from omicvae.model import CoVAE, MMVAEPlusPlus
+from omicvae.pl._figure import COLORS, DPI
+from omicvae.tl._calibration_curve import hidden_values
+from omicvae.tl._held_out import HeldOut
+
+LEVEL = 0.9
+
+
+class DemoCohort(NamedTuple):
+    """Data to show."""
+
+    mdata: MuData
+    name: str
+    batch_key: str
+    note: str
+    """Why it is not the cohort one would expect, if it is not."""
+
+
+class ModelSummary(NamedTuple):
+    """One trained model in numbers."""
+
+    name: str
+    seconds: float
+    """Wall time of training."""
+    epochs: int
+    n_shared: int
+    scores: pd.DataFrame
+    """One row a hidden modality: modality, n_samples, r2, coverage."""
+
+
+class DemoSummary(NamedTuple):
+    """What was done."""
+
+    cohort: DemoCohort
+    likelihoods: dict[str, str]
+    models: list[ModelSummary]
+    files: dict[str, str]
+    """Path -> what it holds."""
+    seconds: float
+
+
+def run_demo(output: Path, seed: int, console: Console) -> DemoSummary:
+    """Train CoVAE and MMVAE++ on a small cohort, and write the completed cohort and three figures.
+
+    One thread is used: networks this small gain nothing from more.
+
+    Parameters
+    ----------
+    output
+        Folder to write to; made if it is not there.
+    seed
+        Of the split, the networks' weights and the map.
+    console
+        Where progress is shown.
+    """
+    start = time.monotonic()
+    output.mkdir(parents=True, exist_ok=True)
+    cohort = load_cohort(seed)
+    console.print(f"Cohort: {cohort.name}. {cohort.note}".rstrip())
+    mdata, models = cohort.mdata, []
+    with one_thread():
+        scvi.settings.seed = seed
+        for cls in (CoVAE, MMVAEPlusPlus):
+            cls.setup_mudata(mdata, batch_key=cohort.batch_key)
+            model = cls(mdata)
+            with console.status(f"Training {cls.__name__}"):
+                models.append(_train(model, mdata))
+            console.print(f"Trained {cls.__name__}: {models[-1].epochs} epochs in {models[-1].seconds:.0f} s.")
+            if isinstance(model, CoVAE):
+                with console.status("Imputing and drawing"):
+                    files = _write(mdata, model, output, seed)
+                likelihoods = {m.name: m.likelihood for m in model.schema.modalities}
+    return DemoSummary(cohort, likelihoods, models, files, time.monotonic() - start)
+
+
+def load_cohort(seed: int) -> DemoCohort:
+    """Breast tumours of TCGA or, where they cannot be had, a simulated cohort like it."""
+    try:
+        return DemoCohort(breast_tcga(), "breast tumours of The Cancer Genome Atlas", "split", "")
+    except DatasetUnavailableError:
+        note = (
+            "Nothing in it was measured: the breast tumours of TCGA are neither in the folder named by OMICVAE_DATA nor "
+            "in the cache, and could not be downloaded."
+        )
+        return DemoCohort(simulated_cohort(seed=seed).mdata, "simulated breast tumours", "center", note)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(model: CoVAE | MMVAEPlusPlus, mdata: MuData) -> ModelSummary:
+    start = time.monotonic()
+    model.train(accelerator="cpu", enable_progress_bar=False)
+    seconds = time.monotonic() - start
+    tl.embed(mdata, model)
+    epochs = len((model.history or {})["train_loss"])
+    return ModelSummary(
+        type(model).__name__, seconds, epochs, len(model.latent_names["shared"]), held_out_scores(model)
+    )
+
+
+def held_out_scores(model: CoVAE | MMVAEPlusPlus) -> pd.DataFrame:
+    """How well each modality is predicted from the others in samples the model was not trained on.
+
+    Returns
+    -------
+    DataFrame with ``modality``, ``n_samples``, ``r2`` (median over features, 0 for a prediction as good as the feature's
+    mean) and ``coverage`` (share of values in their 90 % interval).
+    """
+    rows = []
+    for modality in model.modalities:
+        usable, values = hidden_values(model, modality, HeldOut(model).positions)
+        found = model.impute(modality, indices=usable.tolist(), level=LEVEL)
+        inside = (values >= found.layers["lower"]) & (values <= found.layers["upper"])
+        coverage = inside.sum() / max(np.isfinite(values).sum(), 1)
+        rows.append((modality, len(usable), float(np.nanmedian(r_squared(values, found.X))), float(coverage)))
+    return pd.DataFrame(rows, columns=["modality", "n_samples", "r2", "coverage"])
+
+
+def r_squared(values: NDArray[np.float32], predicted: NDArray[np.float32]) -> NDArray[np.float64]:
+    """``(n_vars,)`` share of variance explained, over measured elements; NaN where nothing varies."""
+    known = np.isfinite(values)
+    count = known.sum(0)
+    exact = np.where(known, values, 0).astype(np.float64)
+    mean = exact.sum(0) / np.maximum(count, 1)
+    total = np.where(known, exact - mean, 0).__pow__(2).sum(0)
+    error = np.where(known, exact - predicted, 0).__pow__(2).sum(0)
+    return np.where(total > 0, 1 - error / np.where(total > 0, total, 1), np.nan)
+
+
+def _write(mdata: MuData, model: CoVAE, output: Path, seed: int) -> dict[str, str]:
+    sc.pp.neighbors(mdata, use_rep="X_covae", random_state=seed)
+    sc.tl.umap(mdata, random_state=seed)
+    described = {
+        "umap.png": "map of all samples, by subtype and by whether proteins were measured",
+        "calibration.png": "how often measured values lie in their predicted interval",
+        "cross_correlation.png": "what each pair of modalities shares",
+        "completed.h5mu": "every sample with every modality, with intervals",
+    }
+    paths = {name: output / name for name in described}
+    axes = sc.pl.umap(
+        mdata, color=["subtype", "covae_rppa_source"], title=["Subtype", "Protein assay"], palette=list(COLORS),
+        wspace=0.3, frameon=False, show=False,
+    )  # fmt: skip
+    axes[0].figure.savefig(paths["umap.png"], dpi=DPI, bbox_inches="tight")
+    plt.close(axes[0].figure)
+    pl.calibration(model, save=paths["calibration.png"])
+    pl.cross_correlation(model, save=paths["cross_correlation.png"])
+    tl.complete(mdata, model, level=LEVEL).write_h5mu(paths["completed.h5mu"])
+    return {str(paths[name]): text for name, text in described.items()}
+
+
+def render(summary: DemoSummary) -> RenderableType:
+    """One screen about what was done."""
+    cohort = summary.cohort
+    return Group(
+        f"\n[bold]{cohort.name}[/bold]: {cohort.mdata.n_obs} samples",
+        _cohort_table(cohort.mdata, summary.likelihoods),
+        _model_table(summary.models),
+        "Each modality was hidden in turn in held-out samples and predicted from the others. R2: median over features.\n",
+        _file_table(summary.files),
+        f"Done in {summary.seconds:.0f} s.",
+    )
+
+
+def _table(*columns: str, numbers: int) -> Table:
+    """Table whose last ``numbers`` columns are aligned to the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position >= len(columns) - numbers else "left")
+    return table
+
+
+def _cohort_table(mdata: MuData, likelihoods: dict[str, str]) -> Table:
+    table = _table("modality", "likelihood", "features", "measured", "missing", numbers=3)
+    for m, likelihood in likelihoods.items():
+        measured = int((modality_rows(mdata, m) >= 0).sum())
+        table.add_row(m, likelihood, str(mdata.mod[m].n_vars), str(measured), str(mdata.n_obs - measured))
+    table.add_row()
+    return table
+
+
+def _model_table(models: list[ModelSummary]) -> Table:
+    table = _table(
+        "model", "hidden", "held-out samples", "R2", "in 90 % interval", "shared dims", "epochs", "training", numbers=6
+    )
+    for one in models:
+        about = [one.name, str(one.n_shared), str(one.epochs), f"{one.seconds:.0f} s"]
+        for row in one.scores.itertuples():
+            name, *rest = about
+            table.add_row(name, row.modality, str(row.n_samples), f"{row.r2:.2f}", f"{row.coverage:.0%}", *rest)  # type: ignore[str-bytes-safe]
+            about = [""] * len(about)
+    return table
+
+
+def _file_table(files: dict[str, str]) -> Table:
+    table = _table("file", "holds", numbers=0)
+    for path, text in files.items():
+        table.add_row(path, text)
+    return table

@@ -1,0 +1,150 @@
+"""A model folder on disk: JSON and plain arrays, read without executing anything in them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = 1
+STATE, ARRAYS, DATA, CHECKSUMS = "model.json", "arrays.npz", "mdata.h5mu", "SHA256SUMS"
+
+_UNREADABLE = (
+    *(AttributeError, EOFError, KeyError, MemoryError, OSError, RuntimeError, TypeError, ValueError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What numpy raises on files that are not archives of plain arrays."""
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raise a FileExistsError if a model may not be written to ``target``."""
+    if not target.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{target} exists; pass overwrite=True to replace it")
+    if not (target / STATE).exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{target} exists and does not hold a saved model; it is left as it is")
+    if target == Path.cwd():
+        raise FileExistsError(f"{target} is the working directory and cannot be replaced; name a folder in it")
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A new folder to write to; it takes the place of ``target`` once everything in the block has succeeded.
+
+    Files in ``target`` that are not part of a saved model are moved into the new folder.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = target.with_name(f".{target.name}-{uuid4().hex}")
+    folder.mkdir()
+    try:
+        yield folder
+        _exchange(folder, target)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _exchange(folder: Path, target: Path) -> None:
+    if not target.exists():
+        os.replace(folder, target)
+        return
+    old = folder.with_name(f"{folder.name}-old")
+    os.replace(target, old)
+    try:
+        os.replace(folder, target)
+    except BaseException:
+        os.replace(old, target)
+        raise
+    for file in old.iterdir():
+        if file.name not in (STATE, ARRAYS, DATA, CHECKSUMS):
+            os.replace(file, target / file.name)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_model(
+    folder: Path, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], plain: Callable[[Any], Any]
+) -> None:
+    """Write state and arrays, and the checksums of both files (in the form that ``sha256sum -c`` reads).
+
+    Parameters
+    ----------
+    folder
+        Existing folder.
+    state
+        What goes into JSON.
+    arrays
+        name -> numeric or text array.
+    plain
+        Turns what JSON does not know into what it knows.
+    """
+    (folder / STATE).write_text(json.dumps({"format": FORMAT, **state}, default=plain))
+    np.savez(folder / ARRAYS, **arrays)  # type: ignore[arg-type]
+    sums = [f"{_digest((folder / name).read_bytes())}  {name}\n" for name in (STATE, ARRAYS)]
+    (folder / CHECKSUMS).write_text("".join(sums))
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The JSON part of a saved model.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no saved model.
+    ValueError
+        If it is damaged or of another format.
+    """
+    if not (folder / STATE).is_file():
+        hint = " It holds a model.pt, which is a pickle and is not read." if (folder / "model.pt").exists() else ""
+        raise FileNotFoundError(f"{folder} holds no saved omicvae model ({STATE} is missing).{hint}")
+    text = (folder / STATE).read_bytes()
+    try:
+        state = json.loads(text)
+        found = state["format"]
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / STATE} is damaged and cannot be read") from error
+    if found != FORMAT:
+        raise ValueError(f"{folder} was written in format {found}, this version of omicvae reads format {FORMAT}")
+    _verify(folder, STATE, text)
+    return state
+
+
+def read_arrays(folder: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a saved model; a file that holds anything but plain arrays is a ValueError and is not read."""
+    path = folder / ARRAYS
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    content = path.read_bytes()
+    _verify(folder, ARRAYS, content)
+    try:
+        stored = np.load(io.BytesIO(content), allow_pickle=False)
+        return {name: stored[name] for name in stored.files}
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} is damaged, or holds something other than plain arrays; it is not read") from error
+
+
+def _verify(folder: Path, name: str, content: bytes) -> None:
+    try:
+        lines = (folder / CHECKSUMS).read_text().splitlines()
+        expected = {file: digest for digest, file in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} is damaged: {CHECKSUMS} is missing or cannot be read") from error
+    if expected.get(name) != _digest(content):
+        raise ValueError(f"{folder / name} is damaged: it is not the file that was saved (see {CHECKSUMS})")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

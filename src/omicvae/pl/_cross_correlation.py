@@ -1,0 +1,72 @@
+"""Spectrum of what assays share."""
+
+from __future__ import annotations
+
+import os
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from omicvae.model._base import MultimodalModel
+from omicvae.pl._figure import GREY, canvas, legend_beside, style, tidy
+from omicvae.pl._frame import as_frame
+from omicvae.tl import cross_correlation as measure
+
+COLUMNS = ("modality_a", "modality_b", "dimension", "correlation", "null")
+
+
+def cross_correlation(
+    model_or_frame: MultimodalModel | pd.DataFrame,
+    *,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | os.PathLike[str] | None = None,
+) -> Axes:
+    """Plot the correlation between assays, dimension by dimension, with what chance alone gives.
+
+    One line a pair of modalities; the dashed line of the same colour is the 95 % point when samples are permuted.
+
+    Parameters
+    ----------
+    model_or_frame
+        Trained model, or what :func:`omicvae.tl.cross_correlation` returned.
+    ax
+        Axes to draw on.
+    show
+        Show the figure; by default if it was made here, is not saved, and matplotlib is interactive.
+    save
+        File to write.
+
+    Returns
+    -------
+    Axes.
+
+    Raises
+    ------
+    TypeError
+        For anything but a model or a DataFrame.
+    ValueError
+        If a column is missing.
+    """
+    frame = as_frame(model_or_frame, COLUMNS, measure)
+    drawn = canvas(ax, 6.4, 3.2)
+    handles = []
+    for position, (pair, part) in enumerate(frame.groupby(["modality_a", "modality_b"], sort=False)):
+        look = style(position)
+        label = f"{pair[0]} and {pair[1]}"
+        drawn.ax.plot(
+            part["dimension"], part["correlation"], color=look.color, marker=look.marker, markersize=4, linewidth=1.4
+        )
+        drawn.ax.plot(part["dimension"], part["null"], color=look.color, linestyle="--", linewidth=0.9)
+        handles.append(Line2D([], [], color=look.color, marker=look.marker, markersize=4, label=label))
+    handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=0.9, label="95 % of permutations"))
+    drawn.ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+    legend_beside(drawn.ax, handles)
+    drawn.ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    drawn.ax.set_xlabel("Shared dimension")
+    drawn.ax.set_ylabel("Correlation between modalities")
+    drawn.ax.set_ylim(top=1)
+    tidy(drawn.ax)
+    return drawn.finish(show, save)

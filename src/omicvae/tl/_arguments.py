@@ -1,0 +1,47 @@
+"""Checks that all tools share: each error says what was expected and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mudata import MuData
+
+from omicvae.data._validate import listing
+from omicvae.model._base import MultimodalModel
+
+
+def check_data(mdata: MuData, function: str) -> MuData:
+    """Return ``mdata``, or raise a TypeError if it is not a MuData."""
+    if isinstance(mdata, MultimodalModel):
+        raise TypeError(f"{function} takes the data first and the model second: {function}(mdata, model)")
+    if not isinstance(mdata, MuData):
+        raise TypeError(f"{function} expects a MuData, got {type(mdata).__name__}")
+    return mdata
+
+
+def check_model(model: MultimodalModel, function: str) -> MultimodalModel:
+    """Return ``model``, or raise.
+
+    Raises
+    ------
+    TypeError
+        If it is not a model of :mod:`omicvae.model`.
+    RuntimeError
+        If it is not trained.
+    """
+    if not isinstance(model, MultimodalModel):
+        raise TypeError(f"{function} expects a model of omicvae.model, got {type(model).__name__}")
+    model._require_training()
+    return model
+
+
+def check_obsm_keys(mdata: MuData, keys: Iterable[str]) -> None:
+    """Raise a ValueError if a key of ``mdata.obsm`` would be a bare modality name.
+
+    MuData keeps there, under the name of each modality, which samples have it.
+    """
+    taken = [key for key in keys if key in mdata.mod]
+    if taken:
+        raise ValueError(
+            f"{listing(taken)} in mdata.obsm is where MuData marks the samples of that modality; choose another key_added"
+        )
