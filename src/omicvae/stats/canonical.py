@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import torch
@@ -71,12 +72,10 @@ def canonical_frame(covariance: Tensor, sizes: Sequence[int]) -> CanonicalFrame:
         P = torch.block_diag(*(_complement(found) for found in directions))
         remaining = P @ white @ P
     stacked = tuple(torch.stack(found, 1) for found in directions)
-    correlations = torch.stack(
-        [
-            torch.stack([stacked[i][:, k] @ white[a, b] @ stacked[j][:, k] for i, a in enumerate(slices) for j, b in enumerate(slices) if i < j]).mean()
-            for k in range(min(sizes))
-        ]
-    )
+    pairs = [
+        (stacked[i] * (white[slices[i], slices[j]] @ stacked[j])).sum(0) for i, j in combinations(range(len(slices)), 2)
+    ]
+    correlations = torch.stack(pairs).mean(0)
     return CanonicalFrame(whiten, stacked, correlations, slices)
 
 
@@ -98,15 +97,18 @@ def _complement(found: list[Tensor]) -> Tensor:
 def canonical_correlations(a: Tensor, b: Tensor, ridge: float = 1e-6) -> Tensor:
     """``(min(d_a, d_b),)`` sample canonical correlations of ``a`` ``(n, d_a)`` and ``b`` ``(n, d_b)``.
 
-    Estimates on the samples the directions were found on are biased upwards by about ``(d_a + d_b) / n``.
+    Estimates on the samples the directions were found on are biased upwards by about ``(d_a + d_b) / n``. Directions
+    along which a block does not vary (less than ``ridge`` of its largest) have correlation 0.
     """
-    a, b = a.double() - a.double().mean(0), b.double() - b.double().mean(0)
 
     def white(x: Tensor) -> Tensor:
-        U, s, _ = torch.linalg.svd(x, full_matrices=False)
-        return U[:, s > ridge * s[0].clamp_min(1e-12)]
+        x = x.double()
+        U, s, _ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+        rounding = 1e-12 * torch.linalg.matrix_norm(x)  # what is left of a constant column
+        return U[:, (s > ridge * s[0]) & (s > rounding)]
 
-    return torch.linalg.svdvals(white(a).mT @ white(b)).clamp(0, 1)
+    found = torch.linalg.svdvals(white(a).mT @ white(b)).clamp(0, 1)
+    return torch.nn.functional.pad(found, (0, min(a.shape[1], b.shape[1]) - len(found)))
 
 
 def fixed_direction_correlations(coordinates: Sequence[Tensor], measured: Sequence[Tensor]) -> Tensor:

@@ -37,5 +37,6 @@ def distance_correlation(a: Tensor, b: Tensor) -> Tensor:
         return distance - distance.mean(0) - distance.mean(1, keepdim=True) + distance.mean()
 
     A, B = centred(a), centred(b)
-    covariance = (A * B).mean().clamp_min(0)
-    return (covariance / ((A * A).mean() * (B * B).mean()).sqrt().clamp_min(1e-12)).sqrt()
+    # Bounds are inside the roots: the gradient of a root at 0, which collapsed codes reach, is not finite.
+    spread = ((A * A).mean() * (B * B).mean()).clamp_min(1e-24).sqrt()
+    return ((A * B).mean() / spread).clamp_min(1e-12).sqrt()
