@@ -14,9 +14,7 @@ BESIDE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 def pytest_configure() -> None:
     matplotlib.use("Agg")
-    # Workers that each use every core slow each other down.
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)  # several workers that each use every core wait for each other
     scvi.settings.verbosity = logging.WARNING
     # Lightning announces every seed and every trainer's hardware.
     for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "pytorch_lightning"):

@@ -136,27 +136,30 @@ def held_out_scores(model: CoVAE | MMVAEPlusPlus) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with ``modality``, ``n_samples``, ``r2`` (median over features, 0 for a prediction as good as the feature's
-    mean) and ``coverage`` (share of values in their 90 % interval).
+    DataFrame with ``modality``, ``n_samples``, ``r2`` (median over features, 0 for a prediction as good as the mean of
+    training samples) and ``coverage`` (share of values in their 90 % interval).
     """
     rows = []
     for modality in model.modalities:
         usable, values = hidden_values(model, modality, HeldOut(model).positions)
+        _, seen = hidden_values(model, modality, model.train_indices)
         found = model.impute(modality, indices=usable.tolist(), level=LEVEL)
+        r2 = r_squared(values, found.X, np.nanmean(seen, axis=0))
         inside = (values >= found.layers["lower"]) & (values <= found.layers["upper"])
         coverage = inside.sum() / max(np.isfinite(values).sum(), 1)
-        rows.append((modality, len(usable), float(np.nanmedian(r_squared(values, found.X))), float(coverage)))
+        rows.append((modality, len(usable), float(np.nanmedian(r2)), float(coverage)))
     return pd.DataFrame(rows, columns=["modality", "n_samples", "r2", "coverage"])
 
 
-def r_squared(values: NDArray[np.float32], predicted: NDArray[np.float32]) -> NDArray[np.float64]:
-    """``(n_vars,)`` share of variance explained, over measured elements; NaN where nothing varies."""
-    known = np.isfinite(values)
-    count = known.sum(0)
-    exact = np.where(known, values, 0).astype(np.float64)
-    mean = exact.sum(0) / np.maximum(count, 1)
-    total = np.where(known, exact - mean, 0).__pow__(2).sum(0)
-    error = np.where(known, exact - predicted, 0).__pow__(2).sum(0)
+def r_squared(
+    values: NDArray[np.float32], predicted: NDArray[np.float32], baseline: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """``(n_vars,)`` share of the squared error of ``baseline`` ``(n_vars,)`` that a prediction removes.
+
+    Over measured elements; NaN where the baseline is exact.
+    """
+    error = np.nansum((values - predicted).astype(np.float64) ** 2, axis=0)
+    total = np.nansum((values - baseline).astype(np.float64) ** 2, axis=0)
     return np.where(total > 0, 1 - error / np.where(total > 0, total, 1), np.nan)
 
 
@@ -164,15 +167,15 @@ def _write(mdata: MuData, model: CoVAE, output: Path, seed: int) -> dict[str, st
     sc.pp.neighbors(mdata, use_rep="X_covae", random_state=seed)
     sc.tl.umap(mdata, random_state=seed)
     described = {
-        "umap.png": "map of all samples, by subtype and by whether proteins were measured",
-        "calibration.png": "how often measured values lie in their predicted interval",
-        "cross_correlation.png": "what each pair of modalities shares",
+        "umap.png": "all samples by subtype, and by whether proteins were measured",
+        "calibration.png": "how often values lie in their predicted interval",
+        "cross_correlation.png": "how much each pair of modalities shares",
         "completed.h5mu": "every sample with every modality, with intervals",
     }
     paths = {name: output / name for name in described}
     axes = sc.pl.umap(
         mdata, color=["subtype", "covae_rppa_source"], title=["Subtype", "Protein assay"], palette=list(COLORS),
-        wspace=0.3, frameon=False, show=False,
+        size=130, wspace=0.25, frameon=False, show=False,
     )  # fmt: skip
     axes[0].figure.savefig(paths["umap.png"], dpi=DPI, bbox_inches="tight")
     plt.close(axes[0].figure)
@@ -186,10 +189,13 @@ def render(summary: DemoSummary) -> RenderableType:
     """One screen about what was done."""
     cohort = summary.cohort
     return Group(
-        f"\n[bold]{cohort.name}[/bold]: {cohort.mdata.n_obs} samples",
+        f"\n[bold]{cohort.name}[/bold], {cohort.mdata.n_obs} samples",
         _cohort_table(cohort.mdata, summary.likelihoods),
+        "",
         _model_table(summary.models),
-        "Each modality was hidden in turn in held-out samples and predicted from the others. R2: median over features.\n",
+        "[dim]Each modality was hidden in turn in held-out samples and predicted from the others. R2 is the share of\n"
+        "squared error removed, compared with predicting the training mean: median over features.[/dim]",
+        "",
         _file_table(summary.files),
         f"Done in {summary.seconds:.0f} s.",
     )
@@ -197,9 +203,9 @@ def render(summary: DemoSummary) -> RenderableType:
 
 def _table(*columns: str, numbers: int) -> Table:
     """Table whose last ``numbers`` columns are aligned to the right."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position >= len(columns) - numbers else "left")
+        table.add_column(column, justify="right" if position >= len(columns) - numbers else "left", no_wrap=True)
     return table
 
 
@@ -208,19 +214,18 @@ def _cohort_table(mdata: MuData, likelihoods: dict[str, str]) -> Table:
     for m, likelihood in likelihoods.items():
         measured = int((modality_rows(mdata, m) >= 0).sum())
         table.add_row(m, likelihood, str(mdata.mod[m].n_vars), str(measured), str(mdata.n_obs - measured))
-    table.add_row()
     return table
 
 
 def _model_table(models: list[ModelSummary]) -> Table:
     table = _table(
-        "model", "hidden", "held-out samples", "R2", "in 90 % interval", "shared dims", "epochs", "training", numbers=6
+        "model", "training", "epochs", "shared dims", "hidden", "samples", "R2", "in 90 % interval", numbers=7
     )
     for one in models:
-        about = [one.name, str(one.n_shared), str(one.epochs), f"{one.seconds:.0f} s"]
-        for row in one.scores.itertuples():
-            name, *rest = about
-            table.add_row(name, row.modality, str(row.n_samples), f"{row.r2:.2f}", f"{row.coverage:.0%}", *rest)  # type: ignore[str-bytes-safe]
+        about = [one.name, f"{one.seconds:.0f} s", str(one.epochs), str(one.n_shared)]
+        for row in one.scores.to_dict("records"):
+            scores = [str(row["modality"]), str(row["n_samples"]), f"{row['r2']:.2f}", f"{row['coverage']:.0%}"]
+            table.add_row(*about, *scores)
             about = [""] * len(about)
     return table
 

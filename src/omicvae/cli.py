@@ -18,8 +18,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
+from rich.text import Text
 
 app = typer.Typer(
     name="omicvae",
@@ -73,12 +73,27 @@ def command() -> Iterator[Console]:
         raise typer.Exit(1) from None
 
 
+class _ConsoleLog(logging.Handler):
+    """Prints each message once: two models set up on the same data say the same about them."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self.console = console
+        self.seen: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message, warnings in yellow."""
+        message = record.getMessage()
+        if message not in self.seen:
+            self.seen.add(message)
+            self.console.print(Text(message, style="yellow" if record.levelno >= logging.WARNING else "dim"))
+
+
 @contextmanager
 def _log_to(console: Console) -> Iterator[None]:
     """Show the package's own log."""
     logger = logging.getLogger("omicvae")
-    handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False, markup=False)
-    level = logger.level
+    handler, level = _ConsoleLog(console), logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

@@ -12,11 +12,7 @@ from torch import Tensor
 
 def schema(n_vars: dict[str, int], likelihood: str = "normal") -> Schema:
     """Modalities without covariates."""
-    return Schema(
-        tuple(
-            ModalitySchema(m, likelihood, tuple(f"{m}_{j}" for j in range(p))) for m, p in n_vars.items()
-        )
-    )
+    return Schema(tuple(ModalitySchema(m, likelihood, tuple(f"{m}_{j}" for j in range(p))) for m, p in n_vars.items()))
 
 
 def batch(values: dict[str, Tensor], present: Tensor, labels: Tensor | None = None) -> Batch:

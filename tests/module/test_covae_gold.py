@@ -64,7 +64,9 @@ def set_weights(module: CoVAEModule, world: LinearWorld) -> None:
 
 @pytest.fixture
 def module(world, make_schema) -> CoVAEModule:
-    made = CoVAEModule(make_schema(dict.fromkeys(NAMES, P)), NetworkConfig(n_layers=0).resolve(100), dict.fromkeys(NAMES, D))
+    made = CoVAEModule(
+        make_schema(dict.fromkeys(NAMES, P)), NetworkConfig(n_layers=0).resolve(100), dict.fromkeys(NAMES, D)
+    )
     set_weights(made, world)
     return made.eval()
 
@@ -115,7 +117,9 @@ def test_joint_divergence_equals_torch(module, make_batch):
 
 def deterministic_loss(module: CoVAEModule, batch, monkeypatch) -> torch.Tensor:
     """Per-sample objective with every random draw replaced by zero, so that values can be compared exactly."""
-    monkeypatch.setattr(torch, "randn", lambda *s, **k: torch.zeros(*(s[0] if len(s) == 1 and not isinstance(s[0], int) else s)))
+    monkeypatch.setattr(
+        torch, "randn", lambda *s, **k: torch.zeros(*(s[0] if len(s) == 1 and not isinstance(s[0], int) else s))
+    )
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     passes = module.passes(module.encode(batch), batch, 0.2)
     return module.reduce(passes, module.log_likelihoods(passes, batch), 0.7)
@@ -132,7 +136,9 @@ def test_loss_of_a_sample_does_not_depend_on_its_company(module, make_batch, mon
     shuffled = deterministic_loss(module, make_batch({m: v[order] for m, v in x.items()}, present[order]), monkeypatch)
     torch.testing.assert_close(shuffled, whole[order], atol=1e-4, rtol=1e-5)
     for i in range(8):
-        alone = deterministic_loss(module, make_batch({m: v[i : i + 1] for m, v in x.items()}, present[i : i + 1]), monkeypatch)
+        alone = deterministic_loss(
+            module, make_batch({m: v[i : i + 1] for m, v in x.items()}, present[i : i + 1]), monkeypatch
+        )
         torch.testing.assert_close(alone, whole[i : i + 1], atol=1e-4, rtol=1e-5)
 
 
@@ -184,7 +190,9 @@ def test_importance_weighted_bound_equals_the_marginal_likelihood(world, make_sc
         seen = [k for k in range(M) if present[i, k]]
         load = torch.block_diag(*(world.W[NAMES[k]] for k in seen))
         at = torch.cat([torch.arange(k * D, (k + 1) * D) for k in seen])
-        covariance = load @ world.sigma[at][:, at] @ load.mT + torch.diag(torch.cat([world.psi[NAMES[k]] for k in seen]))
+        covariance = load @ world.sigma[at][:, at] @ load.mT + torch.diag(
+            torch.cat([world.psi[NAMES[k]] for k in seen])
+        )
         exact = torch.distributions.MultivariateNormal(
             torch.zeros(P * len(seen)).double(), covariance_matrix=covariance
         ).log_prob(torch.cat([x[NAMES[k]][i] for k in seen]))

@@ -14,7 +14,9 @@ P, SHARED, PRIVATE = 5, 3, 2
 def build(make_schema, **kwargs) -> MMVAEPlusPlusModule:
     torch.manual_seed(0)
     shape = Shape(SHARED, dict.fromkeys(NAMES, PRIVATE))
-    return MMVAEPlusPlusModule(make_schema(dict.fromkeys(NAMES, P)), NetworkConfig(n_hidden=8).resolve(5000), shape, **kwargs)
+    return MMVAEPlusPlusModule(
+        make_schema(dict.fromkeys(NAMES, P)), NetworkConfig(n_hidden=8).resolve(5000), shape, **kwargs
+    )
 
 
 @pytest.fixture
@@ -50,8 +52,8 @@ def test_own_and_cross_noise_are_separate(make_schema, complete):
     passes = module.passes(module.encode(complete), complete, 0.5)
     found = module.log_likelihoods(passes, complete)
     noise = module.likelihoods.of("b").raw_noise
-    own, = torch.autograd.grad(found[1]["b"].sum(), noise, retain_graph=True)
-    cross, = torch.autograd.grad(found[0]["b"].sum(), noise, retain_graph=True)
+    (own,) = torch.autograd.grad(found[1]["b"].sum(), noise, retain_graph=True)
+    (cross,) = torch.autograd.grad(found[0]["b"].sum(), noise, retain_graph=True)
     assert own[0].abs().min() > 0 and own[1].abs().max() == 0
     assert cross[1].abs().min() > 0 and cross[0].abs().max() == 0
 
@@ -79,7 +81,9 @@ def test_no_parameter_is_shared_between_shared_and_private_encoders(make_schema)
 def test_objective_equals_a_direct_computation(make_schema, make_batch, monkeypatch):
     """Sum over sources and targets, by hand, in a mosaic with all draws replaced by zero."""
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
-    monkeypatch.setattr(torch, "randn", lambda *s, **k: torch.zeros(s[0]) if not isinstance(s[0], int) else torch.zeros(*s))
+    monkeypatch.setattr(
+        torch, "randn", lambda *s, **k: torch.zeros(s[0]) if not isinstance(s[0], int) else torch.zeros(*s)
+    )
     module = build(make_schema).eval()
     g = torch.Generator().manual_seed(2)
     x = {m: torch.randn(6, P, generator=g) for m in NAMES}
@@ -168,7 +172,11 @@ class TestMixturePosterior:
         parts = []
         for m in ("a", "b"):
             e = evidence[m]
-            parts.append(torch.distributions.Normal(e.location[:, :SHARED], e.scale[:, :SHARED]).log_prob(z[..., :SHARED]).sum(-1))
+            parts.append(
+                torch.distributions.Normal(e.location[:, :SHARED], e.scale[:, :SHARED])
+                .log_prob(z[..., :SHARED])
+                .sum(-1)
+            )
         expected = torch.logsumexp(torch.stack(parts), 0) - torch.log(torch.tensor(2.0))
         for k, m in enumerate(NAMES):
             block = z[..., SHARED + k * PRIVATE : SHARED + (k + 1) * PRIVATE]

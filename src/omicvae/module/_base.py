@@ -182,7 +182,8 @@ class MultimodalModule(BaseModuleClass):
     def _noise(self, routes: tuple[str, ...], device: torch.device) -> Tensor:
         key = (routes, device)
         if key not in self._routes:
-            self._routes[key] = torch.tensor([[OWN if r == "own" else CROSS] for r in routes], device=device)
+            with torch.inference_mode(False):  # kept for training, which refuses inference tensors
+                self._routes[key] = torch.tensor([[OWN if r == "own" else CROSS] for r in routes], device=device)
         return self._routes[key]
 
     def log_likelihoods(self, passes: list[Pass], batch: Batch) -> list[dict[str, Tensor]]:

@@ -82,7 +82,8 @@ class CorrelatedPriorModule(MultimodalModule):
     def prior(self) -> GaussianPrior:
         """The current prior with its factors, in the networks' dtype and on their device."""
         if self._prior is None or self._prior.mean.device != self.prior_mean.device:
-            self._prior = gaussian_prior(self.prior_mean, self.prior_covariance)
+            with torch.inference_mode(False), torch.no_grad():  # kept for training, which refuses inference tensors
+                self._prior = gaussian_prior(self.prior_mean, self.prior_covariance)
         return self._prior
 
     def set_prior(self, covariance: Tensor, mean: Tensor | None = None) -> None:

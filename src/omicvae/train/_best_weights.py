@@ -9,6 +9,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from omicvae.train._plan import MosaicPlan
+
 logger = logging.getLogger("omicvae")
 
 
@@ -34,9 +36,8 @@ class BestWeights(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember, or stop."""
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        broken = [k for k, v in metrics.items() if not math.isfinite(v)]
-        if broken:
-            self._stop(trainer, broken)
+        if not all(math.isfinite(v) for v in metrics.values()):
+            self._stop(trainer, pl_module)
             return
         value = metrics.get(self.monitor)
         if value is None or value < self.best:
@@ -47,8 +48,8 @@ class BestWeights(pl.Callback):
         self.best_epoch = trainer.current_epoch
         self._state = {k: v.detach().clone() for k, v in _module(pl_module).state_dict().items()}
 
-    def _stop(self, trainer: pl.Trainer, broken: list[str]) -> None:
-        words = sorted({k.rsplit("_", 1)[0].removeprefix("reconstruction_loss_") for k in broken if "loss_" in k})
+    def _stop(self, trainer: pl.Trainer, plan: pl.LightningModule) -> None:
+        words = plan.broken_modalities() if isinstance(plan, MosaicPlan) else []
         blame = f"modality {', '.join(map(repr, words))}" if words else "the latent distribution"
         message = f"the loss of {blame} is not finite in epoch {trainer.current_epoch}"
         if self._state is None:

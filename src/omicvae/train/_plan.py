@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from omicvae.data import Batch
 from omicvae.module import MultimodalModule
 
 NOISE_RATE = 5.0  # noise scales start at one training sd and have to fall far: faster than weights
+RISE = 0.1  # share of training over which the learning rate rises
 VALIDATION_SEED = 20_260_301
 
 
@@ -74,6 +76,7 @@ class MosaicPlan(TrainingPlan):
         )
         self.total_steps, self.lr_schedule = max(1, total_steps), lr_schedule
         self._sums: dict[str, tuple[Tensor, Tensor] | None] = {"train": None, "validation": None}
+        self._first_broken: Tensor | None = None
 
     @property
     def progress(self) -> float:
@@ -84,23 +87,47 @@ class MosaicPlan(TrainingPlan):
         held = self._sums[mode]
         self._sums[mode] = (sums, counts) if held is None else (held[0] + sums, held[1] + counts)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of a minibatch at the current KL weight."""
-        step = self.module.objective(batch, kl_weight=self.kl_weight, progress=self.progress)
-        self._add("train", step.sums, step.counts)
+    def _objective(self, batch: Batch, mode: str, kl_weight: float, progress: float) -> Tensor | None:
+        """Loss of a minibatch, with its metrics added up; ``None`` once weights are no longer numbers."""
+        try:
+            step = self.module.objective(batch, kl_weight=kl_weight, progress=progress)
+        except torch.linalg.LinAlgError:  # a factorisation of something that is not finite
+            self._break(mode, batch)
+            return None
+        self._add(mode, step.sums, step.counts)
+        broken, known = ~torch.isfinite(step.sums), self._first_broken
+        self._first_broken = broken if known is None else torch.where(known.any(), known, broken)
         return step.loss
+
+    def _break(self, mode: str, batch: Batch) -> None:
+        nothing = torch.full((len(self.module.metric_names),), torch.nan, device=batch.present.device)
+        self._add(mode, nothing, torch.ones_like(nothing))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Loss of a minibatch at the current KL weight."""
+        return self._objective(batch, "train", self.kl_weight, self.progress)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Let the module update what is not learned by gradient."""
-        self.module.after_step(self.global_step)
+        try:
+            self.module.after_step(self.global_step)
+        except torch.linalg.LinAlgError:
+            self._break("train", batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Objective of a minibatch with final weights and fixed random numbers."""
         devices = [batch.present.device] if batch.present.is_cuda else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(VALIDATION_SEED + batch_idx)
-            step = self.module.objective(batch, kl_weight=self.max_kl_weight, progress=1.0)
-        self._add("validation", step.sums, step.counts)
+            self._objective(batch, "validation", self.max_kl_weight, 1.0)
+
+    def broken_modalities(self) -> list[str]:
+        """Modalities whose log-likelihood was not finite in the first minibatch whose metrics were not."""
+        if self._first_broken is None:
+            return []
+        names = self.module.metric_names
+        broken = [n for n, flag in zip(names, self._first_broken.tolist(), strict=True) if flag]
+        return [n.removeprefix("reconstruction_loss_") for n in broken if n.startswith("reconstruction_loss_")]
 
     def _log(self, mode: str) -> None:
         held = self._sums[mode]
@@ -136,11 +163,15 @@ class MosaicPlan(TrainingPlan):
         optimizer = _adamw([g for g in groups if g["params"]], eps=self.eps)
         if self.lr_schedule == "constant":
             return {"optimizer": optimizer}
-        peaks = [group["lr"] for group in optimizer.param_groups]
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, peaks, total_steps=self.total_steps + 1, pct_start=0.1
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step / self.total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def one_cycle(progress: float) -> float:
+    """Share of the peak learning rate: up along a line over the first tenth of training, then down along a cosine."""
+    if progress < RISE:
+        return 0.05 + 0.95 * progress / RISE
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - RISE) / (1 - RISE)))) + 1e-3
 
 
 def _adamw(groups: list[dict[str, Any]], eps: float) -> torch.optim.AdamW:
