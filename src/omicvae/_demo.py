@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -58,8 +58,9 @@ class DemoSummary(NamedTuple):
     cohort: DemoCohort
     likelihoods: dict[str, str]
     models: list[ModelSummary]
+    output: Path
     files: dict[str, str]
-    """Path -> what it holds."""
+    """Name of a file in ``output`` -> what it holds."""
     seconds: float
 
 
@@ -94,7 +95,7 @@ def run_demo(output: Path, seed: int, console: Console) -> DemoSummary:
                 with console.status("Imputing and drawing"):
                     files = _write(mdata, model, output, seed)
                 likelihoods = {m.name: m.likelihood for m in model.schema.modalities}
-    return DemoSummary(cohort, likelihoods, models, files, time.monotonic() - start)
+    return DemoSummary(cohort, likelihoods, models, output, files, time.monotonic() - start)
 
 
 def load_cohort(seed: int) -> DemoCohort:
@@ -182,7 +183,7 @@ def _write(mdata: MuData, model: CoVAE, output: Path, seed: int) -> dict[str, st
     pl.calibration(model, save=paths["calibration.png"])
     pl.cross_correlation(model, save=paths["cross_correlation.png"])
     tl.complete(mdata, model, level=LEVEL).write_h5mu(paths["completed.h5mu"])
-    return {str(paths[name]): text for name, text in described.items()}
+    return described
 
 
 def render(summary: DemoSummary) -> RenderableType:
@@ -193,24 +194,24 @@ def render(summary: DemoSummary) -> RenderableType:
         _cohort_table(cohort.mdata, summary.likelihoods),
         "",
         _model_table(summary.models),
-        "[dim]Each modality was hidden in turn in held-out samples and predicted from the others. R2 is the share of\n"
-        "squared error removed, compared with predicting the training mean: median over features.[/dim]",
+        "[dim]Each modality was hidden in turn in held-out samples and predicted from the others. R2: share of the\n"
+        "squared error of the training mean that the prediction removes, median over features.[/dim]",
         "",
+        f"Written to {summary.output} in {summary.seconds:.0f} s:",
         _file_table(summary.files),
-        f"Done in {summary.seconds:.0f} s.",
     )
 
 
-def _table(*columns: str, numbers: int) -> Table:
-    """Table whose last ``numbers`` columns are aligned to the right."""
+def _table(words: Sequence[str], *columns: str) -> Table:
+    """Table with these columns; those named in ``words`` are aligned to the left, numbers to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position >= len(columns) - numbers else "left", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="left" if column in words else "right", no_wrap=True)
     return table
 
 
 def _cohort_table(mdata: MuData, likelihoods: dict[str, str]) -> Table:
-    table = _table("modality", "likelihood", "features", "measured", "missing", numbers=3)
+    table = _table(["modality", "likelihood"], "modality", "likelihood", "features", "measured", "missing")
     for m, likelihood in likelihoods.items():
         measured = int((modality_rows(mdata, m) >= 0).sum())
         table.add_row(m, likelihood, str(mdata.mod[m].n_vars), str(measured), str(mdata.n_obs - measured))
@@ -219,7 +220,7 @@ def _cohort_table(mdata: MuData, likelihoods: dict[str, str]) -> Table:
 
 def _model_table(models: list[ModelSummary]) -> Table:
     table = _table(
-        "model", "training", "epochs", "shared dims", "hidden", "samples", "R2", "in 90 % interval", numbers=7
+        ["model", "hidden"], "model", "training", "epochs", "shared dims", "hidden", "samples", "R2", "in 90 % interval"
     )
     for one in models:
         about = [one.name, f"{one.seconds:.0f} s", str(one.epochs), str(one.n_shared)]
@@ -231,7 +232,7 @@ def _model_table(models: list[ModelSummary]) -> Table:
 
 
 def _file_table(files: dict[str, str]) -> Table:
-    table = _table("file", "holds", numbers=0)
-    for path, text in files.items():
-        table.add_row(path, text)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    for name, text in files.items():
+        table.add_row(name, text)
     return table

@@ -31,7 +31,7 @@ app = typer.Typer(
 
 WIDTH = 100
 CHATTY = ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "pytorch_lightning", "scvi")
-USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError)
+USER_ERRORS = (ValueError, OSError, FloatingPointError)  # others are mistakes of ours and keep their traceback
 
 
 def _print_version(asked: bool) -> None:

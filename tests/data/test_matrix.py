@@ -59,14 +59,13 @@ def test_a_matrix_too_large_to_hold_twice_is_cast_row_by_row(
         np.testing.assert_array_equal(matrix.take(np.array(rows, dtype=np.intp)).numpy(), expected.astype(np.float32))
 
 
-@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, np.float16, ">f4"])
-@pytest.mark.parametrize("kind", ["dense", "csr"])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [(k, d) for k in ("dense", "csr", "csc") for d in (np.int64, np.uint8, bool)]
+    + [("dense", np.float16), ("dense", ">f4")],
+)
 def test_any_numeric_dtype_is_read_as_float32(mosaic: Any, kind: str, dtype: Any) -> None:
     x = (np.arange(12).reshape(4, 3) % 3).astype(dtype)
-    if kind == "csr" and dtype == np.float16:
-        pytest.skip("scipy has no sparse float16")
-    if kind == "csr" and dtype == ">f4":
-        pytest.skip("scipy's sparse arithmetic takes the machine's byte order only")
     found = open_matrix(mosaic.storage[kind](x)).take(np.array([2, 0]))
     np.testing.assert_array_equal(found.numpy(), x[[2, 0]].astype(np.float32))
 
@@ -109,3 +108,10 @@ def test_chunks_put_together_are_the_matrix(mosaic: Any, values: np.ndarray, kin
     dense = [c.toarray() if sparse.issparse(c) else c for c in chunks]
     assert all(len(c) <= chunk_rows for c in dense)
     np.testing.assert_array_equal(np.concatenate(dense), values)
+
+
+def test_chunks_of_wide_data_have_few_rows(monkeypatch: pytest.MonkeyPatch, values: np.ndarray) -> None:
+    monkeypatch.setattr(_matrix, "CHUNK_ELEMENTS", 18)
+    assert [len(c) for c in iterate_chunks(values)] == [3, 3, 3, 3]
+    monkeypatch.setattr(_matrix, "CHUNK_ELEMENTS", 5)
+    assert [len(c) for c in iterate_chunks(values)] == [1] * 12

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from omicvae.data import Batch, ModalitySchema, Schema
 from torch import Tensor
+
+from omicvae.data import Batch, ModalitySchema, Schema
 
 
 def schema(n_vars: dict[str, int], likelihood: str = "normal") -> Schema:

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import pytest
 import torch
+
 from omicvae.module import CoVAEModule
 from omicvae.nn import NetworkConfig
 from omicvae.stats.gaussian import standardise_blocks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from omicvae.module import MMVAEPlusPlusModule, Shape
 from omicvae.nn import NetworkConfig
 

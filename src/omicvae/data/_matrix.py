@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+CHUNK_ELEMENTS = 2**25
 RESIDENT_BYTES = 2**31  # a dense matrix up to this size is held as float32 for indexing, beyond it is cast row by row
 
 
@@ -109,7 +110,7 @@ def open_matrix(values: object, columns: NDArray[np.intp] | None = None) -> Matr
     raise TypeError(f"cannot read rows of a {type(values).__name__}; use a numpy array or a scipy sparse matrix")
 
 
-def iterate_chunks(values: object, chunk_rows: int = 4096) -> Iterator[NDArray[np.generic] | sparse.csr_matrix]:
+def iterate_chunks(values: object, chunk_rows: int | None = None) -> Iterator[NDArray[np.generic] | sparse.csr_matrix]:
     """Consecutive row blocks of a stored matrix, each in memory, in the stored dtype.
 
     Parameters
@@ -117,9 +118,10 @@ def iterate_chunks(values: object, chunk_rows: int = 4096) -> Iterator[NDArray[n
     values
         As for :func:`open_matrix`.
     chunk_rows
-        Rows a block.
+        Rows a block; by default as many as make :data:`CHUNK_ELEMENTS`.
     """
-    n_obs = values.shape[0]  # type: ignore[attr-defined]
+    n_obs, n_vars = values.shape  # type: ignore[attr-defined]
+    chunk_rows = chunk_rows or max(1, CHUNK_ELEMENTS // max(n_vars, 1))
     stored = sparse.csr_matrix(values) if sparse.issparse(values) else values
     for start in range(0, n_obs, chunk_rows):
         block = stored[start : start + chunk_rows]  # type: ignore[index]

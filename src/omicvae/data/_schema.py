@@ -14,27 +14,32 @@ LABELS = "labels"
 
 def values_key(modality: str) -> str:
     """Registry key of a modality's values."""
-    return f"X_{modality}"
+    return f"X_{_escaped(modality)}"
 
 
 def coverage_key(modality: str) -> str:
     """Registry key of a modality's total reads."""
-    return f"coverage_{modality}"
+    return f"coverage_{_escaped(modality)}"
 
 
 def batch_name(modality: str | None) -> str:
     """Name of the batch covariate: one for all modalities, or one a modality."""
-    return BATCH if modality is None else f"{BATCH}_{modality}"
+    return BATCH if modality is None else f"{BATCH}_{_escaped(modality)}"
 
 
 def categorical_key(column: str) -> str:
     """Registry key of a categorical covariate."""
-    return f"cat_{column}"
+    return f"cat_{_escaped(column)}"
 
 
 def continuous_key(column: str) -> str:
     """Registry key of a continuous covariate."""
-    return f"cont_{column}"
+    return f"cont_{_escaped(column)}"
+
+
+def _escaped(name: str) -> str:
+    """``name`` without dots, which scvi-tools' registry refuses, different for every name."""
+    return name.replace("%", "%25").replace(".", "%2E")
 
 
 @dataclass(frozen=True)

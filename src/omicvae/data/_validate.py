@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from mudata import MuData
+from scipy.sparse.csgraph import connected_components
 
 from omicvae.data._cohort import modality_rows
 
@@ -90,21 +91,28 @@ def check_names(mdata: MuData, modalities: Sequence[str]) -> None:
 
 
 def check_overlap(mdata: MuData, modalities: Sequence[str]) -> None:
-    """Raise if no sample has two assays; log who misses what and which assays were never measured together."""
+    """Raise if nothing links some modalities; log who misses what and which assays were never measured together."""
     present = np.stack([modality_rows(mdata, m) >= 0 for m in modalities], axis=1)
-    if not (present.sum(1) > 1).any():
-        raise ValueError(
-            f"no sample has more than one of the modalities {list(modalities)}: nothing links them. "
-            "Check that obs_names are written alike in all modalities (for example 'TCGA-A1-A0SB' and "
-            f"'TCGA.A1.A0SB' are different names); first names: "
-            + "; ".join(f"{m}: {mdata.mod[m].obs_names[0]!r}" for m in modalities)
-        )
     together = present.astype(int).T @ present.astype(int)
-    apart = [
+    n_groups, group = connected_components(together > 0, directed=False)
+    if n_groups > 1:
+        apart = [[m for m, g in zip(modalities, group, strict=True) if g == k] for k in range(n_groups)]
+        what = (
+            f"no sample has more than one of the modalities {list(modalities)}: nothing links them"
+            if n_groups == len(modalities)
+            else f"nothing links the modalities {' and '.join(map(str, apart))}: no sample has assays of both"
+        )
+        raise ValueError(
+            f"{what}. Check that obs_names are written alike in all modalities (for example 'TCGA-A1-A0SB' and "
+            "'TCGA.A1.A0SB' are different names); first names: "
+            + "; ".join(f"{m}: {mdata.mod[m].obs_names[0]!r}" for m in modalities)
+            + ". Leave out, with modalities=, what shares no sample with the others."
+        )
+    never = [
         f"{a}/{b}" for i, a in enumerate(modalities) for j, b in enumerate(modalities) if i < j and together[i, j] == 0
     ]
-    if apart:
-        logger.warning("never measured together, their correlation is learned through other assays only: %s", apart)
+    if never:
+        logger.warning("never measured together, their correlation is learned through other assays only: %s", never)
     patterns, counts = np.unique(present, axis=0, return_counts=True)
     order = np.argsort(-counts)
     words = ["+".join(m for m, p in zip(modalities, patterns[k], strict=True) if p) or "none" for k in order]
@@ -140,11 +148,10 @@ def check_mapping(argument: str, mapping: Mapping[str, str] | None, modalities: 
 def check_layers(mdata: MuData, argument: str, layers: Mapping[str, str]) -> None:
     """Raise a ValueError if a layer is not there, with the nearest spelling."""
     for modality, layer in layers.items():
-        available = mdata.mod[modality].layers
+        available = sorted(name for name in mdata.mod[modality].layers if name is not None)  # anndata 0.13: None is X
         if layer not in available:
             raise ValueError(
-                f"{argument}: modality {modality!r} has no layer {layer!r}; it has {sorted(available.keys())}."
-                f"{nearest(layer, available.keys())}"
+                f"{argument}: modality {modality!r} has no layer {layer!r}; it has {available}.{nearest(layer, available)}"
             )
 
 
@@ -191,7 +198,7 @@ def _pulling(column: str, holders: Sequence[str]) -> str:
     """Code that puts a column of modalities into ``mdata.obs``; ``pull_obs`` does not join those of several."""
     if len(holders) == 1:
         return f"mdata.pull_obs([{column!r}], prefix_unique=False)"
-    tables = ", ".join(f"mdata[{m!r}].obs[{column!r}].astype(object)" for m in holders)
+    tables = ", ".join(f"mdata[{m!r}].obs[{column!r}]" for m in holders)
     return f"mdata.obs[{column!r}] = pd.concat([{tables}]).groupby(level=0).first()"
 
 

@@ -17,6 +17,7 @@ from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
 from omicvae.data import Batch, Cohort, MosaicManager, PatternSplitter, Schema
+from omicvae.data._schema import values_key
 from omicvae.data._validate import nearest
 from omicvae.model._setup import build_manager
 from omicvae.module import MultimodalModule
@@ -138,7 +139,7 @@ class MultimodalModel(BaseModelClass):
     def _n_measured(self) -> dict[str, int]:
         """Modality -> number of samples, on which default sizes depend."""
         fields = self.registry_["field_registries"]
-        return {m: int(fields[f"X_{m}"]["state_registry"]["n_obs"]) for m in self.modalities}
+        return {m: int(fields[values_key(m)]["state_registry"]["n_obs"]) for m in self.modalities}
 
     def _network(self, network: NetworkConfig | Mapping[str, Any] | None) -> NetworkConfig:
         if isinstance(network, Mapping):

@@ -131,7 +131,10 @@ def read_arrays(folder: Path) -> dict[str, NDArray[Any]]:
     _verify(folder, ARRAYS, content)
     try:
         stored = np.load(io.BytesIO(content), allow_pickle=False)
-        return {name: stored[name] for name in stored.files}
+        arrays = {name: stored[name] for name in stored.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise TypeError("numpy gives the bytes of what is not an array")
+        return arrays
     except _UNREADABLE as error:
         raise ValueError(f"{path} is damaged, or holds something other than plain arrays; it is not read") from error
 

@@ -21,6 +21,7 @@ from scvi.data import AnnDataManager
 from omicvae.data import MosaicManager, Schema
 from omicvae.model._base import MultimodalModel
 from omicvae.model._folder import DATA, check_target, read_arrays, read_state, replacing, write_model
+from omicvae.model._values import check_values
 from omicvae.nn import NetworkConfig
 
 PARTS = ("train", "validation", "test")
@@ -151,7 +152,9 @@ class PersistenceMixin(MultimodalModel):
         arrays = read_arrays(folder)
         mdata = _attached(folder, adata)
         if mdata is not None:
-            cls.register_manager(MosaicManager.from_registry(registry, mdata))
+            manager = MosaicManager.from_registry(registry, mdata)
+            check_values(mdata, manager.cohort.schema)
+            cls.register_manager(manager)
         with _damage_reported(folder):
             arguments = _arguments(cls, state["arguments"])
             model = cls(registry=registry, **arguments) if mdata is None else cls(mdata, **arguments)

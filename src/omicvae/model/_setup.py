@@ -9,9 +9,7 @@ from typing import Any
 from mudata import MuData
 
 from omicvae.data import MosaicManager
-from omicvae.data._cohort import stored_values
 from omicvae.data._fields import registry_fields
-from omicvae.data._matrix import iterate_chunks
 from omicvae.data._validate import (
     check_categories,
     check_column,
@@ -23,8 +21,8 @@ from omicvae.data._validate import (
     check_overlap,
     choose_modalities,
 )
+from omicvae.model._values import check_likelihood, read_values
 from omicvae.nn.likelihoods import LIKELIHOODS, Likelihood, likelihood_class, propose
-from omicvae.stats.summary import ValueSummary, summarise
 
 logger = logging.getLogger("omicvae")
 
@@ -88,10 +86,9 @@ def _resolve(
     mdata: MuData, modality: str, name: str | None, layer: str | None, coverage: str | None, size_factor: str | None
 ) -> str:
     """The likelihood of a modality, proposed from its values if not named; its values are checked against it."""
-    summary = _summary(mdata, modality, layer, upper=coverage)
-    reads = _summary(mdata, modality, coverage) if coverage is not None else None
+    values = read_values(mdata, modality, layer, coverage)
     if name is None:
-        name, reason = propose(summary, has_coverage=coverage is not None)
+        name, reason = propose(values.summary, has_coverage=coverage is not None)
         logger.info("%s: likelihood %r, because %s", modality, name, reason)
     chosen = LIKELIHOODS[name]
     for argument, given, used, uses in (
@@ -103,19 +100,8 @@ def _resolve(
                 f"{argument} names modality {modality!r}, whose likelihood {name!r} does not use it; "
                 f"leave it out or name {uses} in likelihoods"
             )
-    chosen.validate(modality, summary, reads)
+    check_likelihood(mdata, modality, chosen, values)
     return name
-
-
-def _summary(mdata: MuData, modality: str, layer: str | None, upper: str | None = None) -> ValueSummary:
-    stored = stored_values(mdata, modality, layer)
-    if stored is None:
-        raise ValueError(f"modality {modality!r} has no .X; name a layer with layers={{{modality!r}: ...}}")
-    bound = None if upper is None else iterate_chunks(stored_values(mdata, modality, upper))
-    try:
-        return summarise(iterate_chunks(stored), list(mdata.mod[modality].var_names), upper=bound)
-    except TypeError as error:
-        raise TypeError(f"modality {modality!r}: {error}") from error
 
 
 def _covariates(mdata: MuData, arguments: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, Any]:

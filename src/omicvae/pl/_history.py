@@ -69,8 +69,8 @@ def history(
         raise TypeError(f"keys must be a list of names, got the text {keys!r}; write [{keys!r}]")
     curves = model.history or {}
     with_modalities = keys is None and ax is None
-    drawn = canvas(ax, 8.4 if with_modalities else 4.6, 3.4)
     resolved = {key: _resolve(curves, key) for key in (["elbo"] if keys is None else keys)}
+    drawn = canvas(ax, 8.4 if with_modalities else 4.6, 3.4)
     legend_above(drawn.ax, _draw(drawn.ax, resolved, kept_epoch(model)))
     drawn.ax.set_ylabel("Negative ELBO (nats per sample)" if keys is None else ", ".join(keys))
     if with_modalities:

@@ -189,7 +189,7 @@ def _assemble(parts: Mapping[str, AnnData]) -> MuData:
     mudata 0.3 copies the modalities' columns to the top when it is built, mudata 0.4 does not: they are added later.
     """
     bare = {
-        m: AnnData(p.X, obs=pd.DataFrame(index=p.obs_names), var=pd.DataFrame(index=p.var_names), layers=dict(p.layers))
+        m: AnnData(p.X, obs=pd.DataFrame(index=p.obs_names), var=pd.DataFrame(index=p.var_names), layers={k: v for k, v in p.layers.items() if k})
         for m, p in parts.items()
     }
     with warnings.catch_warnings():

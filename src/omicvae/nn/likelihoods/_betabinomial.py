@@ -138,6 +138,11 @@ class MethylatedReads(ScviBetaBinomial):
     def __init__(self, a: Tensor, b: Tensor, coverage: Tensor) -> None:
         super().__init__(total_count=coverage, alpha=a, beta=b, validate_args=False)
 
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Draw methylated reads, as floats."""
+        # newer scvi-tools draw in inference mode; what comes out could not be part of a later backward pass
+        return super().sample(torch.Size(sample_shape)).clone()
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probability of ``value`` methylated reads."""
         return _log_prob(value, self.total_count, self.alpha, self.beta)
