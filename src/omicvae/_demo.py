@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,8 @@ from omicvae.tl._calibration_curve import hidden_values
 from omicvae.tl._held_out import HeldOut
 
 LEVEL = 0.9
+
+ModelT = TypeVar("ModelT", CoVAE, MMVAEPlusPlus)
 
 
 class DemoCohort(NamedTuple):
@@ -82,20 +84,14 @@ def run_demo(output: Path, seed: int, console: Console) -> DemoSummary:
     output.mkdir(parents=True, exist_ok=True)
     cohort = load_cohort(seed)
     console.print(f"Cohort: {cohort.name}. {cohort.note}".rstrip())
-    mdata, models = cohort.mdata, []
+    scvi.settings.seed = seed
     with one_thread():
-        scvi.settings.seed = seed
-        for cls in (CoVAE, MMVAEPlusPlus):
-            cls.setup_mudata(mdata, batch_key=cohort.batch_key)
-            model = cls(mdata)
-            with console.status(f"Training {cls.__name__}"):
-                models.append(_train(model, mdata))
-            console.print(f"Trained {cls.__name__}: {models[-1].epochs} epochs in {models[-1].seconds:.0f} s.")
-            if isinstance(model, CoVAE):
-                with console.status("Imputing and drawing"):
-                    files = _write(mdata, model, output, seed)
-                likelihoods = {m.name: m.likelihood for m in model.schema.modalities}
-    return DemoSummary(cohort, likelihoods, models, output, files, time.monotonic() - start)
+        covae, first = _train(CoVAE, cohort, console)
+        _, second = _train(MMVAEPlusPlus, cohort, console)
+        with console.status("Drawing and imputing"):
+            files = _write(cohort.mdata, covae, output, seed)
+    likelihoods = {m.name: m.likelihood for m in covae.schema.modalities}
+    return DemoSummary(cohort, likelihoods, [first, second], output, files, time.monotonic() - start)
 
 
 def load_cohort(seed: int) -> DemoCohort:
@@ -121,15 +117,19 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train(model: CoVAE | MMVAEPlusPlus, mdata: MuData) -> ModelSummary:
-    start = time.monotonic()
-    model.train(accelerator="cpu", enable_progress_bar=False)
-    seconds = time.monotonic() - start
-    tl.embed(mdata, model)
+def _train(cls: type[ModelT], cohort: DemoCohort, console: Console) -> tuple[ModelT, ModelSummary]:
+    """Train a model, write what it says about measured samples into the cohort, and score it."""
+    cls.setup_mudata(cohort.mdata, batch_key=cohort.batch_key)
+    model = cls(cohort.mdata)
+    with console.status(f"Training {cls.__name__}"):
+        start = time.monotonic()
+        model.train(accelerator="cpu", enable_progress_bar=False)
+        seconds = time.monotonic() - start
+        tl.embed(cohort.mdata, model)
+        scores = held_out_scores(model)
     epochs = len((model.history or {})["train_loss"])
-    return ModelSummary(
-        type(model).__name__, seconds, epochs, len(model.latent_names["shared"]), held_out_scores(model)
-    )
+    console.print(f"Trained {cls.__name__}: {epochs} epochs in {seconds:.0f} s.")
+    return model, ModelSummary(cls.__name__, seconds, epochs, len(model.latent_names["shared"]), scores)
 
 
 def held_out_scores(model: CoVAE | MMVAEPlusPlus) -> pd.DataFrame:
@@ -165,8 +165,6 @@ def r_squared(
 
 
 def _write(mdata: MuData, model: CoVAE, output: Path, seed: int) -> dict[str, str]:
-    sc.pp.neighbors(mdata, use_rep="X_covae", random_state=seed)
-    sc.tl.umap(mdata, random_state=seed)
     described = {
         "umap.png": "all samples by subtype, and by whether proteins were measured",
         "calibration.png": "how often values lie in their predicted interval",
@@ -174,6 +172,9 @@ def _write(mdata: MuData, model: CoVAE, output: Path, seed: int) -> dict[str, st
         "completed.h5mu": "every sample with every modality, with intervals",
     }
     paths = {name: output / name for name in described}
+    sc.pp.neighbors(mdata, use_rep="X_covae", random_state=seed)
+    sc.tl.umap(mdata, random_state=seed)
+    torch.set_num_threads(1)  # numba, which both use, shares OpenMP with torch and has set the number back
     axes = sc.pl.umap(
         mdata, color=["subtype", "covae_rppa_source"], title=["Subtype", "Protein assay"], palette=list(COLORS),
         size=130, wspace=0.25, frameon=False, show=False,

@@ -40,7 +40,8 @@ def mdata() -> MuData:
             "prot": adata(rng.normal(size=(N - 2, 4)), "p", start=2),
         }
     )
-    mdata["atac"].X[0], mdata["atac"].X[1] = 0, 1  # no peak is constant
+    mdata["atac"].X[0], mdata["atac"].X[1:, 0] = [1, 0, 1, 0, 1], 0  # no peak is constant, no sample empty
+    mdata["atac"].X[1:, 1] = 1
     mdata.obs["center"] = list("AABBAABBAABB")
     mdata.obs["age"] = np.linspace(40, 70, N)
     return mdata
@@ -56,6 +57,13 @@ def refused(mdata: Any, *words: str, error: type[Exception] = ValueError, **argu
     for word in words:
         assert word in message, f"{word!r} is not in: {message}"
     return message
+
+
+def follow(message: str, pattern: str, mdata: MuData) -> None:
+    """Do what the message says: run the code that it proposes."""
+    cure = re.search(pattern, message)
+    assert cure is not None, message
+    exec(cure.group(1), {"mdata": mdata, "np": np, "pd": pd})
 
 
 def accepted(mdata: MuData, **arguments: Any) -> CoVAE:
@@ -190,9 +198,7 @@ class TestValues:
     def test_of_a_bernoulli(self, mdata: MuData) -> None:
         mdata["atac"].X[0, 2] = 4
         message = refused(mdata, "modality 'atac'", "1 value is neither 0 nor 1", "peak2", "layers={'atac': 'binary'}")
-        cure = re.search(r"mdata\['atac'\]\.layers\['binary'\] = .*?\)\.astype\('float32'\)", message)
-        assert cure is not None
-        exec(cure.group(), {"mdata": mdata})
+        follow(message, r"(mdata\['atac'\]\.layers\['binary'\] = .*?\)\.astype\('float32'\))", mdata=mdata)
         accepted(mdata, layers={"atac": "binary"})
 
     @pytest.mark.parametrize("modality", list(LIKELIHOODS))
@@ -231,9 +237,7 @@ class TestValues:
             mdata["prot"].layers[layer], mdata["prot"].X = mdata["prot"].X.copy(), np.zeros_like(mdata["prot"].X)
         layers = {"prot": layer}
         message = refused(mdata, "modality 'prot'", "2 samples have no value at all", "'s03', 's06'", layers=layers)
-        cure = re.search(r"with (mdata\.mod.*mdata\.update\(\))\.", message)
-        assert cure is not None
-        exec(cure.group(1), {"mdata": mdata, "np": np})
+        follow(message, r"with (mdata\.mod.*mdata\.update\(\))\.", mdata=mdata)
         accepted(mdata, layers=layers)
         assert mdata["prot"].n_obs == 8 and mdata.n_obs == 12
 
@@ -284,10 +288,15 @@ class TestMethylatedReads:
         reads["meth"].X = to(reads["meth"].X)
         refused(reads, "modality 'meth'", "1 value is larger than their coverage", "cg3", "exchanged", **self.ARGUMENTS)
 
-    def test_samples_without_a_single_read(self, reads: MuData) -> None:
-        for values in (reads["meth"].X, reads["meth"].layers["coverage"]):
-            values[5] = 0
-        refused(reads, "modality 'meth'", "1 samples have no value at all", "'s05'", **self.ARGUMENTS)
+    @pytest.mark.parametrize("to", [np.asarray, sparse.csr_matrix])
+    def test_samples_without_a_single_read(self, reads: MuData, to: Callable) -> None:
+        meth = reads["meth"]
+        meth.X[5] = meth.layers["coverage"][5] = 0
+        meth.X, meth.layers["coverage"] = to(meth.X), to(meth.layers["coverage"])
+        message = refused(reads, "'meth': 1 samples have no value at all", "'s05'", **self.ARGUMENTS)
+        follow(message, r"with (mdata\.mod.*mdata\.update\(\))\.", mdata=reads)
+        accepted(reads, **self.ARGUMENTS)
+        assert reads["meth"].n_obs == N - 1
 
     def test_fractions_of_reads(self, reads: MuData) -> None:
         reads["meth"].X = reads["meth"].X / 20
@@ -366,9 +375,7 @@ class TestCovariates:
             mdata, f"{argument}='run'", "not in mdata.obs but in", repr(holders[0]), **self.named(argument, "run")
         )
         assert ("batch_key={'rna': 'run'}" in message) == (argument == "batch_key")
-        cure = re.search(r"Call (.*) first", message)
-        assert cure is not None
-        exec(cure.group(1), {"mdata": mdata, "pd": pd})
+        follow(message, r"Call (.*) first", mdata=mdata)
         registry = accepted(mdata, **self.named(argument, "run")).registry
         if argument != "continuous_covariate_keys":
             (found,) = (

@@ -394,3 +394,23 @@ def test_missing_arguments_are_named():
         fitted("betabinomial", simulate("betabinomial")._replace(coverage=None))
     with pytest.raises(ValueError, match=r"\(\.\.\., 2, p\)"):
         fitted("zinb").log_prob(torch.zeros(N, 1, P), simulate("zinb"), every_other(N))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2])
+@pytest.mark.parametrize("name", ["nb", "zinb"])
+def test_sparse_counts_give_the_same_value_and_gradients(name: str, share: float) -> None:
+    """Few nonzero counts are picked out on a CPU: the sum over features and its gradients stay what they were."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.poisson(torch.full((6, 40), 3.0), generator) * (torch.rand(6, 40, generator=generator) < share)
+    observed = Observed(x, x.sum(1).clamp_min(1.0) * 1.3, None)
+    likelihood = make_likelihood(name, 40)
+    likelihood.fit([observed])
+    noise = torch.tensor([[0], [1]])
+    results = []
+    for value in (likelihood.log_prob, lambda *a: likelihood.log_prob_features(*a).sum(-1)):
+        eta = torch.randn(3, 2, 6, likelihood.n_heads, 40, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        found = value(eta, observed, noise)
+        gradients = torch.autograd.grad(found.sum(), [eta, likelihood.raw_noise])
+        results.append((found, *gradients))
+    for sparse, dense in zip(*results, strict=True):
+        torch.testing.assert_close(sparse, dense, rtol=1e-4, atol=1e-4)

@@ -5,7 +5,15 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
+from omicvae.stats import factors
 from omicvae.stats.factors import probabilistic_pca
+
+
+@pytest.fixture(autouse=True, params=["exact", "by iteration"])
+def algorithm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything holds for the algorithm of large matrices as well."""
+    if request.param == "by iteration":
+        monkeypatch.setattr(factors, "LARGE", 0)
 
 
 def low_rank(n: int, p: int, d: int, noise: float) -> torch.Tensor:

@@ -76,12 +76,14 @@ def read_values(
         raise TypeError(f"modality {modality!r}: {error}") from error
     empty = rows.nan if coverage is None else rows.nan | reads.nan | reads.zero
     if empty.any():
-        where = "X" if layer is None else f"layers[{layer!r}]"
+        here = f"mdata[{modality!r}]"
+        measured = f"~np.isnan({here}.{'X' if layer is None else f'layers[{layer!r}]'}).all(1)"
+        if coverage is not None:
+            measured = f"np.asarray({here}.layers[{coverage!r}].sum(1)).ravel() > 0"
         raise ValueError(
             f"modality {modality!r}: {int(empty.sum())} samples have no value at all "
             f"({listing(mdata.mod[modality].obs_names[empty])}) and would count as measured. Take them out, with "
-            f"mdata.mod[{modality!r}] = mdata[{modality!r}][~np.isnan(mdata[{modality!r}].{where}).all(1)].copy(); "
-            "mdata.update(). They stay in the other modalities."
+            f"mdata.mod[{modality!r}] = {here}[{measured}].copy(); mdata.update(). They stay in the other modalities."
         )
     return Values(summary, found, rows.zero)
 

@@ -118,7 +118,8 @@ class CountLikelihood(Likelihood):
         """Log of the expected count, ``(..., p)``."""
         logits = self.log_base + self.link_scale * eta[..., 0, :]
         if not self.size_is_factor:
-            logits = logits.log_softmax(-1) + self.log_base.logsumexp(-1)
+            logits = logits.log_softmax(-1)
+            return logits + (self.log_base.logsumexp(-1) + _size(size).to(logits.dtype).log())[..., None]
         return logits + _size(size).to(logits.dtype).log()[..., None]
 
     @classmethod
