@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from omicvae import _demo, cli
 from omicvae.datasets import DatasetUnavailableError, _download, simulated_cohort
-from omicvae.model import _base
+from omicvae.model import _base, _imputation
 from omicvae.train import training_budget
 
 FILES = {"umap.png", "calibration.png", "cross_correlation.png", "completed.h5mu"}
@@ -43,12 +43,13 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three epochs, and the samples' first two latents as their map: compiling UMAP takes longer than all the rest."""
+    """Three epochs, few draws, and two latents as the map: compiling UMAP takes longer than all the rest."""
 
     def flat(mdata: MuData, **settings: object) -> None:
         mdata.obsm["X_umap"] = mdata.obsm["X_covae"][:, :2]
 
     monkeypatch.setattr(_base, "training_budget", lambda *given: training_budget(*given)._replace(max_epochs=3))
+    monkeypatch.setattr(_imputation, "DRAWS", 40)
     monkeypatch.setattr(_demo.sc.pp, "neighbors", lambda *_, **__: None)
     monkeypatch.setattr(_demo.sc.tl, "umap", flat)
 

@@ -14,6 +14,7 @@ from mudata import MuData
 from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
 from scvi.data.fields import MuDataLayerField
 from scvi.dataloaders import AnnDataLoader
+from torch.utils.data import DataLoader
 
 from omicvae.data import MosaicManager, PatternSplitter
 from omicvae.data._schema import values_key
@@ -118,6 +119,9 @@ class TestManager:
         (chosen,) = AnnDataLoader(manager, indices=[5, 3, 11], shuffle=False)
         mosaic.check(chosen, list(names[[5, 3, 11]]))
         mosaic.check(manager.create_torch_dataset()[4], [names[4]])
+        plain = DataLoader(manager.create_torch_dataset([7, 0, 9]), batch_size=2, collate_fn=lambda batch: batch)
+        for batch, expected in zip(plain, (names[[7, 0]], names[[9]]), strict=True):
+            mosaic.check(batch, list(expected))
 
     def test_data_changed_after_setup_are_read_anew(self, mosaic: Any) -> None:
         mdata = mosaic.mdata()
@@ -125,10 +129,12 @@ class TestManager:
         before = manager.cohort
         manager.check_unchanged()
         assert manager.cohort is before
-        mdata.mod[RNA]._inplace_subset_obs(np.random.default_rng(0).permutation(17))
+        mdata.mod[RNA]._inplace_subset_obs(np.random.default_rng(0).permutation(17)[:9])
         mdata.mod[METH]._inplace_subset_var([2, 0, 3, 1])
+        mdata.update()
         manager.check_unchanged()
-        mosaic.check(manager.cohort.batch(slice(None)), mdata.obs_names)
+        left = {**mosaic.measured, RNA: list(mdata[RNA].obs_names)}
+        mosaic.check(manager.cohort.batch(slice(None)), mdata.obs_names, left)
 
     def test_a_copy_is_attached_through_the_registry_alone(self, mosaic: Any) -> None:
         """Whose values would be registered otherwise, and whose categories are others."""

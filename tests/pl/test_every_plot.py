@@ -66,7 +66,7 @@ def test_a_figure_is_shown_only_if_asked_or_interactive(
         assert len(shown) == 2
 
 
-def test_no_text_overlaps_another(plot: Plot) -> None:
+def test_no_text_overlaps_another_or_is_cut(plot: Plot) -> None:
     figure = plot().figure
     figure.canvas.draw()
     texts = []
@@ -80,6 +80,8 @@ def test_no_text_overlaps_another(plot: Plot) -> None:
     boxes = [(t.get_text(), t.get_window_extent().padded(-1)) for t in texts if t.get_visible() and t.get_text()]
     clashes = [(a, b) for i, (a, x) in enumerate(boxes) for b, y in boxes[:i] if x.overlaps(y)]
     assert clashes == []
+    cut = [a for a, x in boxes if not (figure.bbox.contains(x.x0, x.y0) and figure.bbox.contains(x.x1, x.y1))]
+    assert cut == []
 
 
 def test_something_else_than_axes_is_refused(plot: Plot) -> None:

@@ -6,7 +6,6 @@ from matplotlib import pyplot as plt
 
 from omicvae.model import CoVAE
 from omicvae.pl import history
-from omicvae.pl._history import kept_epoch
 
 
 def curves(ax: plt.Axes) -> list[np.ndarray]:
@@ -36,7 +35,7 @@ def test_curves_can_be_chosen(model: CoVAE) -> None:
 
 
 def test_the_epoch_whose_weights_were_kept_is_marked(model: CoVAE) -> None:
-    kept = kept_epoch(model)
+    kept = model.best_epoch_
     assert kept is not None
     validation = model.history["validation_loss"].iloc[:, 0]
     assert validation.iloc[kept] == validation.min()
@@ -49,7 +48,7 @@ def test_further_training_is_counted_on(model: CoVAE) -> None:
     for _ in range(2):
         again.train(max_epochs=3, train_size=0.7, accelerator="cpu", enable_progress_bar=False)
     second = again.history["validation_loss"].iloc[3:, 0]
-    kept = kept_epoch(again)
+    kept = again.best_epoch_
     assert kept is not None
     assert kept >= 3
     assert again.history["validation_loss"].iloc[kept, 0] == second.min()
@@ -62,10 +61,10 @@ def test_without_validation_there_is_one_curve(model: CoVAE) -> None:
     assert len(curves(ax)) == 1
 
 
-def test_a_loaded_model_has_curves_and_no_mark(model: CoVAE, tmp_path) -> None:
+def test_a_loaded_model_has_the_same_curves_and_mark(model: CoVAE, tmp_path) -> None:
     model.save(tmp_path / "model")
     loaded = CoVAE.load(tmp_path / "model", adata=False)
-    assert kept_epoch(loaded) is None
+    assert loaded.best_epoch_ == model.best_epoch_ is not None
     assert len(curves(history(loaded))) == 2
 
 

@@ -98,17 +98,18 @@ def shuffled() -> Callable[[MuData], MuData]:
         modalities = {}
         for name, adata in mdata.mod.items():
             moved = adata[rng.permutation(adata.n_obs), rng.permutation(adata.n_vars)].copy()
+            layers = [layer for layer in moved.layers if layer]  # newer anndata lists X as None
             extra = AnnData(
                 np.zeros((moved.n_obs, 1), np.float32),
                 obs=pd.DataFrame(index=moved.obs_names),
                 var=pd.DataFrame(index=[f"{name}_unregistered"]),
-                layers={layer: np.ones((moved.n_obs, 1), np.float32) for layer in moved.layers},
+                layers={layer: np.ones((moved.n_obs, 1), np.float32) for layer in layers},
             )
             joined = AnnData(
                 np.hstack([extra.X, moved.X]),
                 obs=pd.DataFrame(index=moved.obs_names),
                 var=pd.DataFrame(index=[*extra.var_names, *moved.var_names]),
-                layers={layer: np.hstack([extra.layers[layer], moved.layers[layer]]) for layer in moved.layers},
+                layers={layer: np.hstack([extra.layers[layer], moved.layers[layer]]) for layer in layers},
             )
             modalities[name] = joined
         order = rng.permutation(len(modalities))

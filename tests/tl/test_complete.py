@@ -13,6 +13,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from omicvae.model import CoVAE, MMVAEPlusPlus
+from omicvae.model._imputation import DRAWS
 from omicvae.tl import complete, embed
 
 Model = CoVAE | MMVAEPlusPlus
@@ -44,7 +45,7 @@ def test_every_sample_has_every_modality_in_order(mdata: MuData, model: Model) -
         assert list(adata.var_names) == list(mdata[m].var_names)
         assert adata.X.dtype == np.float32
         assert np.isfinite(adata.X).all()
-        assert set(adata.layers) == set(LAYERS)
+        assert {layer for layer in adata.layers if layer} == set(LAYERS)  # newer anndata lists X as None
         assert (adata.layers["imputed_sd"] > 0).all()
         assert (adata.layers["imputed_lower"] <= adata.layers["imputed_upper"]).all()
 
@@ -101,7 +102,8 @@ def test_order_of_samples_rows_and_features_does_not_matter(
         assert list(result[m].var_names) == list(completed[m].var_names)  # features are the registered ones
         here = pd.DataFrame(result[m].X, result.obs_names).loc[completed.obs_names]
         sd = completed[m].layers["imputed_sd"]
-        assert (np.abs(here.to_numpy() - completed[m].X) < 6 * sd * np.sqrt(2 / 200)).all()
+        # Both are measured, or means over DRAWS draws whose error is below sd / sqrt(DRAWS) each.
+        assert (np.abs(here.to_numpy() - completed[m].X) < 6 * sd * np.sqrt(2 / DRAWS)).all()
 
 
 def test_columns_of_the_user_are_carried_along(mdata: MuData, covae: CoVAE, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,8 +10,7 @@ import torch
 
 from omicvae.datasets import correlated_gaussian
 from omicvae.model import CoVAE, MMVAEPlusPlus
-from omicvae.model._imputation import ImputationMixin
-from omicvae.model._latent import LatentMixin
+from omicvae.model._model import Model
 from omicvae.tl import cross_correlation
 
 Model = CoVAE | MMVAEPlusPlus
@@ -98,7 +97,7 @@ def test_training_samples_are_used_with_a_warning_where_there_are_no_others(cova
 
 
 def test_other_models_and_models_without_data_are_refused(covae: CoVAE, tmp_path: Path) -> None:
-    class Other(ImputationMixin, LatentMixin):
+    class Other(Model):
         latent_names = {}
 
     other = object.__new__(Other)

@@ -13,6 +13,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from omicvae.model import CoVAE, MMVAEPlusPlus
+from omicvae.model._imputation import DRAWS
 from omicvae.tl import embed
 
 Model = CoVAE | MMVAEPlusPlus
@@ -87,8 +88,8 @@ def test_order_of_samples_rows_features_and_modalities_does_not_matter(
         unregistered = columns < 0
         assert unregistered.sum() == 1
         assert np.isnan(here[:, unregistered]).all()
-        # Both are means of 200 draws, whose error is below sd / sqrt(200) each.
-        assert (np.abs(here - there) < 6 * sd * np.sqrt(2 / 200))[:, ~unregistered].all()
+        # Both are means over DRAWS draws, whose error is below sd / sqrt(DRAWS) each.
+        assert (np.abs(here - there) < 6 * sd * np.sqrt(2 / DRAWS))[:, ~unregistered].all()
 
 
 def test_less_evidence_never_lowers_the_latent_sd(mdata: MuData, covae: CoVAE) -> None:

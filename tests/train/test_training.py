@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 
 import numpy as np
-import omicvae
 import pytest
 import scvi
 import torch
+
+import omicvae
 from omicvae.train import MosaicPlan, clip_norm
 
 QUIET = {"enable_progress_bar": False}

@@ -71,6 +71,11 @@ def check_names(mdata: MuData, modalities: Sequence[str]) -> None:
         raise ValueError(f"mdata.obs_names are not unique: {_duplicates(mdata.obs_names)}")
     for name in modalities:
         adata = mdata.mod[name]
+        if isinstance(adata, MuData):
+            raise ValueError(
+                f"modality {name!r} is itself a MuData, of {listing(list(adata.mod))}: put these beside the others, with "
+                f"mdata = mudata.MuData({{**mdata.mod, **mdata[{name!r}].mod}}), and leave {name!r} out of modalities="
+            )
         if adata.n_obs < 2:
             raise ValueError(f"modality {name!r} has {adata.n_obs} samples; at least 2 are needed. Leave it out.")
         if adata.n_vars < 1:

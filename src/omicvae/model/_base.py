@@ -26,6 +26,9 @@ from omicvae.train import BestWeights, MosaicPlan, clip_norm, training_budget
 
 logger = logging.getLogger("omicvae")
 
+Indices = Sequence[int] | Sequence[str] | Sequence[bool] | NDArray[np.generic]
+"""Samples by position, name or mask."""
+
 
 class MultimodalModel(BaseModelClass):
     """Base of all models over MuData whose samples may lack whole assays.
@@ -48,6 +51,7 @@ class MultimodalModel(BaseModelClass):
             raise TypeError(f"{type(self).__name__} takes a MuData, got {type(mdata).__name__}")
         super().__init__(mdata, registry)
         self.schema = Schema.from_registry(self.registry_)
+        self.best_epoch_: int | None = None  # position in the history of the epoch whose weights are kept
 
     # ------------------------------------------------------------------ setup
 
@@ -162,9 +166,7 @@ class MultimodalModel(BaseModelClass):
         manager.check_unchanged()
         return manager.cohort
 
-    def _positions(
-        self, cohort: Cohort, indices: Sequence[int] | Sequence[str] | Sequence[bool] | None
-    ) -> NDArray[np.intp]:
+    def _positions(self, cohort: Cohort, indices: Indices | None) -> NDArray[np.intp]:
         """Positions of the samples asked for by number, name or mask."""
         if indices is None:
             return np.arange(len(cohort), dtype=np.intp)
@@ -296,7 +298,9 @@ class MultimodalModel(BaseModelClass):
             callbacks=callbacks,
             **trainer_kwargs,
         )
+        before = len(self.history["train_loss"]) if self.history else 0
         runner()
+        self.best_epoch_ = None if keeper.best_epoch is None else before + keeper.best_epoch
         self._after_fit(splitter)
 
     def _splitter(self, batch_size: int | str, **kwargs: Any) -> PatternSplitter:

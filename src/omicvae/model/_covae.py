@@ -8,9 +8,7 @@ from typing import Any, Literal
 from mudata import MuData
 
 from omicvae.data import PatternSplitter
-from omicvae.model._imputation import ImputationMixin
-from omicvae.model._latent import LatentMixin
-from omicvae.model._persistence import PersistenceMixin
+from omicvae.model._model import Model
 from omicvae.model._shared_dimensions import count_shared_dimensions
 from omicvae.model._sizes import per_modality
 from omicvae.module import CoVAEModule, JointEncoderModule
@@ -21,7 +19,7 @@ from omicvae.train import pretrain_prior
 POSTERIORS = ("potentials", "joint_encoder")
 
 
-class CoVAE(PersistenceMixin, ImputationMixin, LatentMixin):
+class CoVAE(Model):
     """Correlated VAE :cite:p:`caretti2026covae`: one latent block an assay, their correlations in the prior.
 
     An assay that was not measured is predicted through the correlations, with the uncertainty that these leave.

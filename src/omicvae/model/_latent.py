@@ -10,7 +10,7 @@ import torch
 from mudata import MuData
 from numpy.typing import NDArray
 
-from omicvae.model._base import MultimodalModel
+from omicvae.model._base import Indices, MultimodalModel
 from omicvae.module._bounds import importance_weighted
 
 KINDS = ("joint", "shared", "private")
@@ -27,7 +27,7 @@ class LatentMixin(MultimodalModel):
         kind: str = "joint",
         modality: str | None = None,
         given: Sequence[str] | None = None,
-        indices: Sequence[int] | Sequence[str] | None = None,
+        indices: Indices | None = None,
         return_dist: bool = False,
         n_samples: int | None = None,
         batch_size: int | None = None,
@@ -106,7 +106,7 @@ class LatentMixin(MultimodalModel):
         self,
         mdata: MuData | None = None,
         *,
-        indices: Sequence[int] | Sequence[str] | None = None,
+        indices: Indices | None = None,
         batch_size: int | None = None,
     ) -> float:
         """Evidence lower bound, mean over samples; higher is better.
@@ -127,7 +127,7 @@ class LatentMixin(MultimodalModel):
         self,
         mdata: MuData | None = None,
         *,
-        indices: Sequence[int] | Sequence[str] | None = None,
+        indices: Indices | None = None,
         batch_size: int | None = None,
     ) -> dict[str, float]:
         """Modality -> expected negative log-likelihood given everything measured, mean over samples that have it."""
@@ -146,7 +146,7 @@ class LatentMixin(MultimodalModel):
         self,
         mdata: MuData | None = None,
         *,
-        indices: Sequence[int] | Sequence[str] | None = None,
+        indices: Indices | None = None,
         n_samples: int = 1000,
         batch_size: int | None = None,
     ) -> float:

@@ -7,9 +7,7 @@ from typing import Any, Literal
 
 from mudata import MuData
 
-from omicvae.model._imputation import ImputationMixin
-from omicvae.model._latent import LatentMixin
-from omicvae.model._persistence import PersistenceMixin
+from omicvae.model._model import Model
 from omicvae.model._sizes import per_modality
 from omicvae.module import MMVAEPlusPlusModule, Shape
 from omicvae.nn import NetworkConfig
@@ -17,7 +15,7 @@ from omicvae.nn import NetworkConfig
 DEFAULT_SHARED = 8  # two fold a curved manifold; the divergence switches off what is not needed
 
 
-class MMVAEPlusPlus(PersistenceMixin, ImputationMixin, LatentMixin):
+class MMVAEPlusPlus(Model):
     """MMVAE++ :cite:p:`martens2024disentangling`: what assays share, apart from what each has alone.
 
     Shared latents are trained by predicting one assay from another and by nothing else.

@@ -101,6 +101,7 @@ class PersistenceMixin(MultimodalModel):
             "arguments": self.init_params_["non_kwargs"],
             "registry": self.registry_,
             "trained": self.is_trained_,
+            "best_epoch": self.best_epoch_,
             "history": {k: {"index": list(v.index), "values": v.iloc[:, 0].tolist()} for k, v in history.items()},
         }
 
@@ -167,6 +168,7 @@ class PersistenceMixin(MultimodalModel):
 
     def _restore(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
         self.is_trained_ = bool(state["trained"])
+        self.best_epoch_ = state["best_epoch"]
         self.history_ = {
             k: pd.DataFrame({k: v["values"]}, index=pd.Index(v["index"], name="epoch"))
             for k, v in state["history"].items()

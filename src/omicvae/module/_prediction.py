@@ -33,8 +33,8 @@ class Moments(NamedTuple):
     """Part of the sd that comes from not knowing latents, library size and batch."""
     sd_noise: Tensor
     """Part of the sd that would remain if they were known."""
-    lower: Tensor
-    upper: Tensor
+    lower: Tensor | None
+    upper: Tensor | None
 
 
 def predictive_distribution(
@@ -106,12 +106,13 @@ def _sizes(
     return torch.where(known, own, drawn)
 
 
-def summarise_draws(module: MultimodalModule, predictive: Predictive, target: str, level: float) -> Moments:
+def summarise_draws(module: MultimodalModule, predictive: Predictive, target: str, level: float | None) -> Moments:
     """Mean, standard deviation with its two parts (law of total variance), and the central interval at ``level``."""
     distribution = predictive.distribution
     means = distribution.mean
     n_draws = means.shape[0]
     within = distribution.variance.mean(0)
     between = means.var(0, correction=1) if n_draws > 1 else torch.zeros_like(within)
-    lower, upper = module.likelihoods.of(target).interval(distribution, level)
+    likelihood = module.likelihoods.of(target)
+    lower, upper = (None, None) if level is None else likelihood.interval(distribution, level)
     return Moments(means.mean(0), (within + between).sqrt(), between.sqrt(), within.sqrt(), lower, upper)

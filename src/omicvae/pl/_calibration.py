@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-from omicvae.model._base import MultimodalModel
+from omicvae.model._model import Model
 from omicvae.pl._figure import GREY, canvas, legend_beside, style, tidy
 from omicvae.pl._frame import as_frame
 from omicvae.tl import calibration_curve
@@ -18,7 +18,7 @@ COLUMNS = ("modality", "level", "coverage")
 
 
 def calibration(
-    model_or_frame: MultimodalModel | pd.DataFrame,
+    model_or_frame: Model | pd.DataFrame,
     *,
     ax: Axes | None = None,
     show: bool | None = None,
@@ -52,7 +52,7 @@ def calibration(
         If a column is missing.
     """
     frame = as_frame(model_or_frame, COLUMNS, calibration_curve)
-    drawn = canvas(ax, 5.0, 3.4)
+    drawn = canvas(ax, 4.8, 3.4)
     low = max(0.0, float(np.nanmin([frame["level"].min(), frame["coverage"].min()])) - 0.08)
     handles = drawn.ax.plot([low, 1], [low, 1], color=GREY, linestyle="--", linewidth=0.9, label="true intervals")
     for position, (modality, part) in enumerate(frame.groupby("modality", sort=False)):
@@ -61,7 +61,7 @@ def calibration(
             part["level"], part["coverage"], color=look.color, marker=look.marker, markersize=5, linewidth=1.4,
             label=str(modality),
         )  # fmt: skip
-    drawn.ax.set(xlim=(low, 1.02), ylim=(low, 1.02), aspect="equal")
+    drawn.ax.set(xlim=(low, 1.02), ylim=(low, 1.02))
     for axis in (drawn.ax.xaxis, drawn.ax.yaxis):
         axis.set_major_locator(MultipleLocator(0.1 if low > 0.3 else 0.2))
         axis.set_major_formatter(PercentFormatter(1, decimals=0))

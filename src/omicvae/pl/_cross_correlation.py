@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from omicvae.model._base import MultimodalModel
+from omicvae.model._model import Model
 from omicvae.pl._figure import GREY, canvas, legend_beside, style, tidy
 from omicvae.pl._frame import as_frame
 from omicvae.tl import cross_correlation as measure
@@ -18,7 +18,7 @@ COLUMNS = ("modality_a", "modality_b", "dimension", "correlation", "null")
 
 
 def cross_correlation(
-    model_or_frame: MultimodalModel | pd.DataFrame,
+    model_or_frame: Model | pd.DataFrame,
     *,
     ax: Axes | None = None,
     show: bool | None = None,

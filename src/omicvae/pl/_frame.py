@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from omicvae.data._validate import listing
-from omicvae.model._base import MultimodalModel
+from omicvae.model._model import Model
 
 
 def as_frame(
-    model_or_frame: MultimodalModel | pd.DataFrame,
+    model_or_frame: Model | pd.DataFrame,
     columns: Sequence[str],
-    measure: Callable[[MultimodalModel], pd.DataFrame],
+    measure: Callable[[Model], pd.DataFrame],
 ) -> pd.DataFrame:
     """The table itself, or what ``measure`` makes of the model.
 
@@ -24,7 +24,7 @@ def as_frame(
     ValueError
         If the table is empty or lacks one of ``columns``.
     """
-    if isinstance(model_or_frame, MultimodalModel):
+    if isinstance(model_or_frame, Model):
         return measure(model_or_frame)
     if not isinstance(model_or_frame, pd.DataFrame):
         raise TypeError(f"expected a model or a DataFrame, got {type(model_or_frame).__name__}")

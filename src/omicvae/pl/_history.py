@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from omicvae.data._validate import nearest
-from omicvae.model._base import MultimodalModel
+from omicvae.model._model import Model
 from omicvae.pl._figure import GREY, canvas, legend_above, style, tidy
 from omicvae.tl._arguments import check_model
 
@@ -23,7 +23,7 @@ BURN_IN = 0.05  # share of epochs whose height does not stretch the axis
 
 
 def history(
-    model: MultimodalModel,
+    model: Model,
     *,
     keys: Sequence[str] | None = None,
     ax: Axes | None = None,
@@ -71,7 +71,7 @@ def history(
     with_modalities = keys is None and ax is None
     resolved = {key: _resolve(curves, key) for key in (["elbo"] if keys is None else keys)}
     drawn = canvas(ax, 8.4 if with_modalities else 4.6, 3.4)
-    legend_above(drawn.ax, _draw(drawn.ax, resolved, kept_epoch(model)))
+    legend_above(drawn.ax, _draw(drawn.ax, resolved, model.best_epoch_))
     drawn.ax.set_ylabel("Negative ELBO (nats per sample)" if keys is None else ", ".join(keys))
     if with_modalities:
         figure = drawn.ax.figure
@@ -80,21 +80,10 @@ def history(
         drawn.ax.set_subplotspec(grid[0])
         beside = figure.add_subplot(grid[1])
         losses = {m: _resolve(curves, f"reconstruction_loss_{m}") for m in model.modalities}
-        _draw(beside, losses, kept_epoch(model))
+        _draw(beside, losses, model.best_epoch_)
         legend_above(beside, [Line2D([], [], color=style(i).color, label=m) for i, m in enumerate(losses)])
         beside.set_ylabel("Reconstruction loss (nats per sample)")
     return drawn.finish(show, save)
-
-
-def kept_epoch(model: MultimodalModel) -> int | None:
-    """Position in the history of the epoch whose weights the model has, or ``None`` if it is not known."""
-    trainer = getattr(model, "trainer", None)
-    found = [c.best_epoch for c in getattr(trainer, "callbacks", ()) if getattr(c, "best_epoch", None) is not None]
-    if not found or not model.history:
-        return None
-    # A model that was trained twice has the epochs of both in its history; the callback counts those of the last.
-    before = max(len(curve) for curve in model.history.values()) - trainer.current_epoch  # type: ignore[union-attr]
-    return int(found[-1]) + max(before, 0)
 
 
 def _draw(ax: Axes, curves: Mapping[str, Mapping[str, pd.Series]], kept: int | None) -> list[Artist]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from mpl_toolkits.axes_grid1 import make_axes_locatable  # type: ignore[import-untyped]
+from matplotlib.ticker import MaxNLocator
 from mudata import MuData
 from numpy.typing import NDArray
 
@@ -16,7 +16,8 @@ from omicvae.data._validate import nearest
 from omicvae.pl._figure import COLORS, canvas, tidy
 from omicvae.tl._arguments import check_data
 
-ABSENT = "0.85"
+ABSENT, PRESENT = "0.85", "0.15"
+ROW = 0.26  # inches a row of dots
 
 
 def missingness(
@@ -42,7 +43,7 @@ def missingness(
     max_patterns
         Combinations to show; how many are left out is written on the axis.
     ax
-        Axes to draw the bars on; the dots take their lower part.
+        Axes to draw on.
     show
         Show the figure; by default if it was made here, is not saved, and matplotlib is interactive.
     save
@@ -50,7 +51,7 @@ def missingness(
 
     Returns
     -------
-    Axes of the bars. Those of the dots share its x axis.
+    Axes.
 
     Raises
     ------
@@ -68,14 +69,17 @@ def missingness(
     patterns, counts = np.unique(present, axis=0, return_counts=True)
     order = np.lexsort((-patterns.sum(1), -counts))
     shown = order[:max_patterns]
-    drawn = canvas(ax, max(3.6, 1.8 + 0.38 * len(shown)), 2.4 + 0.26 * len(names))
-    _bars(drawn.ax, counts[shown])
-    dots = make_axes_locatable(drawn.ax).append_axes("bottom", size=0.26 * len(names), pad=0.08, sharex=drawn.ax)
-    _dots(dots, patterns[shown], [f"{m} ({n})" for m, n in zip(names, present.sum(0), strict=True)])
-    drawn.ax.tick_params(labelbottom=False, bottom=False)
+    drawn = canvas(ax, max(3.6, 1.8 + 0.38 * len(shown)), 2.8 + ROW * len(names))
+    row = _bars(drawn.ax, counts[shown], len(names))
+    _dots(drawn.ax, patterns[shown], row)
+    for i, (name, n) in enumerate(zip(names, present.sum(0), strict=True), start=1):
+        drawn.ax.text(
+            -0.02, -i * row, f"{name} ({n})", ha="right", va="center", transform=drawn.ax.get_yaxis_transform()
+        )
     rest = order[max_patterns:]
     if len(rest):
-        dots.set_xlabel(f"{len(rest)} rarer combinations with {counts[rest].sum()} samples not shown", fontsize="small")
+        note = f"{len(rest)} rarer combinations with {counts[rest].sum()} samples not shown"
+        drawn.ax.set_xlabel(note, fontsize="small")
     return drawn.finish(show, save)
 
 
@@ -91,27 +95,32 @@ def _names(mdata: MuData, modalities: Sequence[str] | None) -> list[str]:
     return names
 
 
-def _bars(ax: Axes, counts: NDArray[np.int_]) -> None:
+def _bars(ax: Axes, counts: NDArray[np.int_], n_rows: int) -> float:
+    """Draw bars in the upper part of the Axes and return the height of a row of dots below, in samples."""
     bars = ax.bar(np.arange(len(counts)), counts, width=0.6, color=COLORS[0])
     ax.bar_label(bars, fontsize="small", padding=2)
-    ax.set_ylabel("Samples")
-    ax.margins(y=0.12)
-    ax.set_xlim(-0.6, len(counts) - 0.4)
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    inches = ax.get_window_extent().height / figure.dpi
+    lower = min(0.6, ROW * (n_rows + 0.6) / inches)  # share of the height that the dots take
+    top = 1.12 * counts.max()
+    bottom = -lower / (1 - lower) * top
+    ax.set(xlim=(-0.6, len(counts) - 0.4), ylim=(bottom, top), xticks=[])
+    ax.set_yticks([t for t in MaxNLocator(5, integer=True).tick_values(0, counts.max()) if 0 <= t <= top])
+    ax.set_ylabel("Samples", y=(1 + lower) / 2)
+    ax.axhline(0, color="black", linewidth=0.8)
     tidy(ax)
+    ax.spines["bottom"].set_visible(False)
+    ax.spines["left"].set_bounds(0, top)
+    return -bottom / (n_rows + 0.6)
 
 
-def _dots(ax: Axes, patterns: NDArray[np.bool_], labels: Sequence[str]) -> None:
+def _dots(ax: Axes, patterns: NDArray[np.bool_], row: float) -> None:
     """Matrix of dots, one column a combination; what it has is dark and joined by a line."""
-    n, m = patterns.shape
-    columns, rows = np.meshgrid(np.arange(n), np.arange(m), indexing="ij")
-    ax.scatter(columns[~patterns], rows[~patterns], s=42, color=ABSENT, zorder=1)
-    ax.scatter(columns[patterns], rows[patterns], s=42, color="0.15", zorder=3)
+    columns, rows = np.meshgrid(np.arange(len(patterns)), np.arange(1, patterns.shape[1] + 1), indexing="ij")
+    ax.scatter(columns[~patterns], -row * rows[~patterns], s=42, color=ABSENT, zorder=2)
+    ax.scatter(columns[patterns], -row * rows[patterns], s=42, color=PRESENT, zorder=4)
     for column, pattern in enumerate(patterns):
-        has = np.flatnonzero(pattern)
+        has = np.flatnonzero(pattern) + 1
         if len(has) > 1:
-            ax.plot([column, column], [has[0], has[-1]], color="0.15", linewidth=1.6, zorder=2)
-    ax.set_yticks(np.arange(m), labels)
-    ax.set_ylim(m - 0.5, -0.5)
-    ax.set_xticks([])
-    ax.tick_params(left=False)
-    ax.spines[:].set_visible(False)
+            ax.plot([column, column], [-row * has[0], -row * has[-1]], color=PRESENT, linewidth=1.6, zorder=3)

@@ -7,19 +7,19 @@ from collections.abc import Iterable
 from mudata import MuData
 
 from omicvae.data._validate import listing
-from omicvae.model._base import MultimodalModel
+from omicvae.model._model import Model
 
 
 def check_data(mdata: MuData, function: str) -> MuData:
     """Return ``mdata``, or raise a TypeError if it is not a MuData."""
-    if isinstance(mdata, MultimodalModel):
+    if isinstance(mdata, Model):
         raise TypeError(f"{function} takes the data first and the model second: {function}(mdata, model)")
     if not isinstance(mdata, MuData):
         raise TypeError(f"{function} expects a MuData, got {type(mdata).__name__}")
     return mdata
 
 
-def check_model(model: MultimodalModel, function: str) -> MultimodalModel:
+def check_model(model: Model, function: str) -> Model:
     """Return ``model``, or raise.
 
     Raises
@@ -29,7 +29,7 @@ def check_model(model: MultimodalModel, function: str) -> MultimodalModel:
     RuntimeError
         If it is not trained.
     """
-    if not isinstance(model, MultimodalModel):
+    if not isinstance(model, Model):
         raise TypeError(f"{function} expects a model of omicvae.model, got {type(model).__name__}")
     model._require_training()
     return model

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from omicvae.model._base import MultimodalModel
+from omicvae.model._model import Model
 from omicvae.tl._arguments import check_model
 from omicvae.tl._held_out import observed_values, samples_to_measure_on
 
 
 def calibration_curve(
-    model: MultimodalModel,
+    model: Model,
     *,
     levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95),
     indices: Sequence[int] | Sequence[str] | Sequence[bool] | None = None,
@@ -71,7 +71,7 @@ def calibration_curve(
 
 
 def _curve(
-    model: MultimodalModel, modality: str, levels: Sequence[float], positions: NDArray[np.intp]
+    model: Model, modality: str, levels: Sequence[float], positions: NDArray[np.intp]
 ) -> list[tuple[str, float, float, int]]:
     usable, values = hidden_values(model, modality, positions)
     n = int(np.isfinite(values).sum())
@@ -79,7 +79,7 @@ def _curve(
     for level in levels:
         coverage = float("nan")
         if n:
-            found = model.impute(modality, indices=usable, level=level)  # type: ignore[attr-defined]
+            found = model.impute(modality, indices=usable, level=level)
             # Comparisons with NaN are False: elements that were not measured are never inside.
             inside = (values >= found.layers["lower"]) & (values <= found.layers["upper"])
             coverage = float(inside.sum() / n)
@@ -88,7 +88,7 @@ def _curve(
 
 
 def hidden_values(
-    model: MultimodalModel, modality: str, positions: NDArray[np.intp]
+    model: Model, modality: str, positions: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Positions of the samples in which a modality can be hidden and predicted, and ``(n, n_vars)`` what was hidden."""
     cohort = model._cohort(None)

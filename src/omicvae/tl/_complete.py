@@ -14,7 +14,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from omicvae.data import ModalitySchema, modality_rows
-from omicvae.model._base import MultimodalModel
+from omicvae.model._model import Model
 from omicvae.tl._arguments import check_data, check_model
 from omicvae.tl._held_out import observed_values
 
@@ -26,7 +26,7 @@ OWN_COLUMNS = ("source", "sources")
 
 def complete(
     mdata: MuData,
-    model: MultimodalModel,
+    model: Model,
     *,
     modalities: Sequence[str] | None = None,
     features: Mapping[str, Sequence[str]] | None = None,
@@ -48,7 +48,7 @@ def complete(
     level
         Probability that the interval from ``imputed_lower`` to ``imputed_upper`` is to hold.
     n_draws
-        Posterior draws a sample; ``"auto"`` takes 200, or more where ``level`` needs them.
+        Posterior draws a sample, as in the model's ``impute``.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def complete(
     return completed
 
 
-def _modalities(model: MultimodalModel, modalities: Sequence[str] | None) -> list[str]:
+def _modalities(model: Model, modalities: Sequence[str] | None) -> list[str]:
     if modalities is None:
         return list(model.modalities)
     if isinstance(modalities, str):
@@ -129,14 +129,14 @@ def _features(names: Sequence[str], features: Mapping[str, Sequence[str]] | None
 
 def _modality(
     mdata: MuData,
-    model: MultimodalModel,
+    model: Model,
     modality: str,
     features: list[str] | None,
     level: float,
     n_draws: int | Literal["auto"],
 ) -> AnnData:
     """One modality of all samples."""
-    found = model.impute(modality, mdata=mdata, features=features, level=level, n_draws=n_draws)  # type: ignore[attr-defined]
+    found = model.impute(modality, mdata=mdata, features=features, level=level, n_draws=n_draws)
     rows = modality_rows(mdata, modality)
     here = np.flatnonzero(rows >= 0)
     measured = np.full(found.shape, np.nan, dtype=np.float32)
@@ -189,7 +189,12 @@ def _assemble(parts: Mapping[str, AnnData]) -> MuData:
     mudata 0.3 copies the modalities' columns to the top when it is built, mudata 0.4 does not: they are added later.
     """
     bare = {
-        m: AnnData(p.X, obs=pd.DataFrame(index=p.obs_names), var=pd.DataFrame(index=p.var_names), layers={k: v for k, v in p.layers.items() if k})
+        m: AnnData(
+            p.X,
+            obs=pd.DataFrame(index=p.obs_names),
+            var=pd.DataFrame(index=p.var_names),
+            layers={k: v for k, v in p.layers.items() if k},
+        )
         for m, p in parts.items()
     }
     with warnings.catch_warnings():

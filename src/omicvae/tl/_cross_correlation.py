@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from omicvae.model import CoVAE, MMVAEPlusPlus
-from omicvae.model._base import MultimodalModel
+from omicvae.model._model import Model
 from omicvae.model._shared_dimensions import N_PERMUTATIONS, SharedSpectrum, shared_spectrum
 from omicvae.stats.canonical import fixed_direction_correlations, permutation_null
 from omicvae.tl._arguments import check_model
@@ -21,7 +21,7 @@ LEAST_SAMPLES = 3  # below, a correlation means nothing
 
 
 def cross_correlation(
-    model: MultimodalModel, *, indices: Sequence[int] | Sequence[str] | Sequence[bool] | None = None
+    model: Model, *, indices: Sequence[int] | Sequence[str] | Sequence[bool] | None = None
 ) -> pd.DataFrame:
     """Correlation between assays along the dimensions a model shares, on samples it was not trained on.
 
@@ -70,12 +70,12 @@ def cross_correlation(
     return correlation_table(model, samples_to_measure_on(model, indices, "the correlation between assays"))
 
 
-def has_shared_coordinates(model: MultimodalModel) -> bool:
+def has_shared_coordinates(model: Model) -> bool:
     """Whether :func:`cross_correlation` is defined for a model."""
     return isinstance(model, CoVAE | MMVAEPlusPlus)
 
 
-def correlation_table(model: MultimodalModel, positions: NDArray[np.intp]) -> pd.DataFrame:
+def correlation_table(model: Model, positions: NDArray[np.intp]) -> pd.DataFrame:
     """:func:`cross_correlation` on the samples at ``positions``."""
     present = model._cohort(None).present[positions]
     tables = []
@@ -98,7 +98,7 @@ def correlation_table(model: MultimodalModel, positions: NDArray[np.intp]) -> pd
     return pd.concat(tables, ignore_index=True)
 
 
-def _spectrum(model: MultimodalModel, positions: NDArray[np.intp], pair: tuple[str, str]) -> SharedSpectrum:
+def _spectrum(model: Model, positions: NDArray[np.intp], pair: tuple[str, str]) -> SharedSpectrum:
     if isinstance(model, CoVAE):
         return shared_spectrum(model, positions, pair)
     assert isinstance(model, MMVAEPlusPlus)

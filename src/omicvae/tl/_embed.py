@@ -11,14 +11,14 @@ from mudata import MuData
 from numpy.typing import NDArray
 
 from omicvae.data import modality_rows
-from omicvae.model._base import MultimodalModel
+from omicvae.model._model import Model
 from omicvae.nn import NetworkConfig
 from omicvae.tl._arguments import check_data, check_model, check_obsm_keys
 from omicvae.tl._cross_correlation import correlation_table, has_shared_coordinates
 from omicvae.tl._held_out import HeldOut
 
 
-def embed(mdata: MuData, model: MultimodalModel, *, key_added: str | None = None, copy: bool = False) -> MuData | None:
+def embed(mdata: MuData, model: Model, *, key_added: str | None = None, copy: bool = False) -> MuData | None:
     """Write latents, their uncertainty, provenance and denoised values into a MuData.
 
     Parameters
@@ -84,23 +84,23 @@ def embed(mdata: MuData, model: MultimodalModel, *, key_added: str | None = None
     return target if copy else None
 
 
-def _latents(mdata: MuData, model: MultimodalModel, key: str) -> dict[str, NDArray[np.float32]]:
+def _latents(mdata: MuData, model: Model, key: str) -> dict[str, NDArray[np.float32]]:
     """Key of ``obsm`` -> ``(n_obs, d)``."""
     private = {f"X_{key}_private_{m}": m for m in model.modalities}
     check_obsm_keys(mdata, [f"X_{key}", f"X_{key}_shared", *private])
 
     def latent(kind: str, modality: str | None = None) -> NDArray[np.float32]:
-        found = model.get_latent_representation(mdata, kind=kind, modality=modality, return_numpy=True)  # type: ignore[attr-defined]
+        found = model.get_latent_representation(mdata, kind=kind, modality=modality, return_numpy=True)
         return np.asarray(found, dtype=np.float32)
 
     shared = {f"X_{key}": latent("joint"), f"X_{key}_shared": latent("shared")}
     return shared | {name: latent("private", m) for name, m in private.items()}
 
 
-def _annotations(mdata: MuData, model: MultimodalModel, key: str) -> dict[str, Any]:
+def _annotations(mdata: MuData, model: Model, key: str) -> dict[str, Any]:
     """Column of ``obs`` -> values."""
-    _, variance = model.get_latent_representation(mdata, return_dist=True, return_numpy=True)  # type: ignore[attr-defined]
-    columns: dict[str, Any] = {f"{key}_latent_sd": np.sqrt(variance).mean(1)}
+    _, variance = model.get_latent_representation(mdata, return_dist=True, return_numpy=True)
+    columns: dict[str, Any] = {f"{key}_latent_sd": np.sqrt(np.asarray(variance)).mean(1)}
     present = {m: modality_rows(mdata, m) >= 0 for m in model.modalities}
     nothing = ~np.stack(list(present.values())).any(0)
     # Both words are categories even where only one occurs, so that colours agree between modalities.
@@ -111,7 +111,7 @@ def _annotations(mdata: MuData, model: MultimodalModel, key: str) -> dict[str, A
     return columns
 
 
-def _denoised(mdata: MuData, model: MultimodalModel, modality: str, key: str) -> dict[str, NDArray[np.float32]]:
+def _denoised(mdata: MuData, model: Model, modality: str, key: str) -> dict[str, NDArray[np.float32]]:
     """Name of the layer -> ``(n_obs, n_vars)`` of the modality, in its own order of samples and features."""
     registered = model.schema[modality]
     for name in (key, f"{key}_sd"):
@@ -123,7 +123,7 @@ def _denoised(mdata: MuData, model: MultimodalModel, modality: str, key: str) ->
     rows = modality_rows(mdata, modality)
     measured = np.flatnonzero(rows >= 0)
     columns = adata.var_names.get_indexer(pd.Index(registered.var_names))
-    found = model.get_denoised(modality, mdata=mdata, indices=measured)  # type: ignore[attr-defined]
+    found = model.get_denoised(modality, mdata=mdata, indices=measured, level=None)
     layers = {}
     for name, values in ((key, found.X), (f"{key}_sd", found.layers["sd"])):
         layers[name] = np.full(adata.shape, np.nan, dtype=np.float32)
@@ -131,7 +131,7 @@ def _denoised(mdata: MuData, model: MultimodalModel, modality: str, key: str) ->
     return layers
 
 
-def parameters(model: MultimodalModel, mdata: MuData) -> dict[str, Any]:
+def parameters(model: Model, mdata: MuData) -> dict[str, Any]:
     """What is kept in ``mdata.uns``: plain values and arrays that every h5mu can hold.
 
     Arguments that are ``None`` are left out, because older files cannot hold them.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omicvae.data import Cohort
-from omicvae.model._base import MultimodalModel
+from omicvae.model._model import Model
 
 CHUNK = 4096  # samples read at a time
 
@@ -27,7 +27,7 @@ class HeldOut:
         If the model was loaded without data.
     """
 
-    def __init__(self, model: MultimodalModel) -> None:
+    def __init__(self, model: Model) -> None:
         if model.adata is None:
             raise ValueError(
                 f"the {type(model).__name__} was loaded without data, so there are no held-out samples: load it with "
@@ -53,7 +53,7 @@ class HeldOut:
             )
 
 
-def samples_to_measure_on(model: MultimodalModel, indices: object, what: str) -> NDArray[np.intp]:
+def samples_to_measure_on(model: Model, indices: object, what: str) -> NDArray[np.intp]:
     """Positions asked for by the user, else the held-out samples, with a warning if there are none."""
     if indices is None:
         held_out = HeldOut(model)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import pandas as pd
 from mudata import MuData
 
-from omicvae.model._base import MultimodalModel
+from omicvae.model._model import Model
 from omicvae.tl._arguments import check_data, check_model, check_obsm_keys
 
 
 def impute(
     mdata: MuData,
-    model: MultimodalModel,
+    model: Model,
     modality: str,
     *,
     features: Sequence[str] | None = None,
@@ -63,7 +63,7 @@ def impute(
     check_data(mdata, "impute")
     key = f"{modality}_imputed" if key_added is None else key_added
     check_obsm_keys(mdata, [key, f"{key}_sd"])
-    found = model.impute(modality, mdata=mdata, features=features, given=given)  # type: ignore[attr-defined]
+    found = model.impute(modality, mdata=mdata, features=features, given=given, level=None)
     target = mdata.copy() if copy else mdata
     for name, values in ((key, found.X), (f"{key}_sd", found.layers["sd"])):
         target.obsm[name] = pd.DataFrame(values, index=target.obs_names, columns=found.var_names)

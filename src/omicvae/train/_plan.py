@@ -91,7 +91,7 @@ class MosaicPlan(TrainingPlan):
         """Loss of a minibatch, with its metrics added up; ``None`` once weights are no longer numbers."""
         try:
             step = self.module.objective(batch, kl_weight=kl_weight, progress=progress)
-        except torch.linalg.LinAlgError:  # a factorisation of something that is not finite
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # a factor of something that is not finite
             self._break(mode, batch)
             return None
         self._add(mode, step.sums, step.counts)
@@ -111,7 +111,7 @@ class MosaicPlan(TrainingPlan):
         """Let the module update what is not learned by gradient."""
         try:
             self.module.after_step(self.global_step)
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             self._break("train", batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -1,0 +1,11 @@
+"""The complete interface that every model class has."""
+
+from __future__ import annotations
+
+from omicvae.model._imputation import ImputationMixin
+from omicvae.model._latent import LatentMixin
+from omicvae.model._persistence import PersistenceMixin
+
+
+class Model(PersistenceMixin, ImputationMixin, LatentMixin):
+    """Setup, training, latents, imputation, saving: a model class adds its constructor and its latents' names."""
