@@ -146,7 +146,7 @@ class TestImputation:
             ({"level": 90}, ValueError, "level must lie between 0 and 1, got 90"),
             ({"level": float("nan")}, ValueError, "level must lie between 0 and 1"),
             ({"n_draws": 5}, ValueError, "n_draws=5 cannot resolve a 90% interval; at least 19 can"),
-            ({"n_draws": 0}, ValueError, "n_draws=0 cannot resolve"),
+            ({"n_draws": 0}, ValueError, "n_draws must be a whole number of at least 2, got 0"),
             ({"n_draws": 50, "level": 0.99}, ValueError, "n_draws=50 cannot resolve a 99% interval; at least 199 can"),
             ({"scale": "log"}, ValueError, r"scale must be one of \['input', 'normalized'\], got 'log'"),
             ({"features": ["rna_0001", "nope", "no"]}, ValueError, "'rna' has no features 'nope', 'no'"),
@@ -159,7 +159,7 @@ class TestImputation:
             model.impute("rna", **arguments)
 
     def test_impossible_samples(self, model: Any) -> None:
-        with pytest.raises(ValueError, match="n_samples must be at least 1, got 0"):
+        with pytest.raises(ValueError, match="n_samples must be a whole number of at least 1, got 0"):
             model.sample("rna", n_samples=0)
         with pytest.raises(ValueError, match=r"not trained on a modality 'mrna'.*Did you mean 'rna'\?"):
             model.impute("mrna")

@@ -40,7 +40,16 @@ def test_a_coverage_layer_means_bisulfite_sequencing():
 
 
 def test_all_likelihoods_are_made_by_name():
-    assert sorted(LIKELIHOODS) == ["bernoulli", "beta", "betabinomial", "nb", "normal", "poisson", "zinb"]
+    assert sorted(LIKELIHOODS) == [
+        "bernoulli",
+        "beta",
+        "betabinomial",
+        "nb",
+        "normal",
+        "poisson",
+        "unit_normal",
+        "zinb",
+    ]
     for name, cls in LIKELIHOODS.items():
         likelihood = make_likelihood(name, 3)
         assert isinstance(likelihood, Likelihood) and type(likelihood) is cls and likelihood.name == name
@@ -56,7 +65,9 @@ def test_unknown_name_proposes_the_nearest(wrong, nearest):
 
 
 def test_unknown_name_far_from_all():
-    with pytest.raises(ValueError, match=r"there are normal, nb, zinb, poisson, bernoulli, beta, betabinomial\.$"):
+    with pytest.raises(
+        ValueError, match=r"there are normal, unit_normal, nb, zinb, poisson, bernoulli, beta, betabinomial\.$"
+    ):
         make_likelihood("xyz", 3)
 
 
@@ -67,7 +78,7 @@ GOOD = {
     **dict.fromkeys([*COUNTS, "betabinomial"], np.arange(20.0).reshape(4, 5)),
     "bernoulli": np.eye(4, 5),
     "beta": np.linspace(0.1, 0.9, 20).reshape(4, 5),
-    "normal": np.linspace(-3, 3, 20).reshape(4, 5),
+    **dict.fromkeys(["normal", "unit_normal"], np.linspace(-3, 3, 20).reshape(4, 5)),
 }
 
 

@@ -13,10 +13,10 @@ from omicvae.model import CoVAE, MMVAEPlusPlus
 from omicvae.model._model import Model
 from omicvae.tl import cross_correlation
 
-Model = CoVAE | MMVAEPlusPlus
+Trained = CoVAE | MMVAEPlusPlus
 
 
-def test_one_row_a_pair_and_dimension(model: Model) -> None:
+def test_one_row_a_pair_and_dimension(model: Trained) -> None:
     table = cross_correlation(model)
     assert list(table) == ["modality_a", "modality_b", "dimension", "correlation", "null", "prior"]
     parts = dict(list(table.groupby(["modality_a", "modality_b"], sort=False)))
@@ -33,7 +33,7 @@ def test_the_prior_is_the_canonical_spectrum_of_sigma(covae: CoVAE) -> None:
     np.testing.assert_allclose(by_dimension, covae.module.frame().correlations.numpy(), atol=1e-8)
 
 
-def test_it_does_not_depend_on_the_order_of_samples(model: Model) -> None:
+def test_it_does_not_depend_on_the_order_of_samples(model: Trained) -> None:
     held_out = model.validation_indices
     once, again = (cross_correlation(model, indices=list(order)) for order in (held_out, held_out[::-1]))
     np.testing.assert_allclose(once["correlation"], again["correlation"], atol=1e-5)

@@ -20,6 +20,8 @@ from omicvae.data import Batch, Cohort, MosaicManager, PatternSplitter, Schema
 from omicvae.data._schema import values_key
 from omicvae.data._validate import nearest
 from omicvae.model._setup import build_manager
+from omicvae.model._sizes import whole_number
+from omicvae.model._values import check_values
 from omicvae.module import MultimodalModule
 from omicvae.nn import NetworkConfig
 from omicvae.train import BestWeights, MosaicPlan, clip_norm, training_budget
@@ -158,7 +160,9 @@ class MultimodalModel(BaseModelClass):
             if self.adata is None:
                 raise ValueError("the model was loaded without data: pass mdata=")
             return self._own_cohort()
-        return Cohort(mdata, self.schema)
+        cohort = Cohort(mdata, self.schema)
+        check_values(mdata, self.schema)
+        return cohort
 
     def _own_cohort(self) -> Cohort:
         manager = self.adata_manager
@@ -170,7 +174,11 @@ class MultimodalModel(BaseModelClass):
         """Positions of the samples asked for by number, name or mask."""
         if indices is None:
             return np.arange(len(cohort), dtype=np.intp)
+        if isinstance(indices, str | slice):
+            raise TypeError(f"indices must be a list of positions or names, or a mask, got {indices!r}")
         chosen = np.asarray(indices)
+        if chosen.ndim > 1:
+            raise ValueError(f"indices must be one list, got an array of shape {chosen.shape}")
         if chosen.dtype == bool:
             if len(chosen) != len(cohort):
                 raise ValueError(f"the mask has {len(chosen)} entries for {len(cohort)} samples")
@@ -179,7 +187,7 @@ class MultimodalModel(BaseModelClass):
             found = cohort.obs_names.get_indexer(chosen.astype(object))
             if (found < 0).any():
                 raise ValueError(
-                    f"{int((found < 0).sum())} samples are not in the data, first {chosen[found < 0][0]!r}"
+                    f"{int((found < 0).sum())} samples are not in the data, first {str(chosen[found < 0][0])!r}"
                 )
             return found.astype(np.intp)
         if chosen.size and chosen.dtype.kind not in "iu":
@@ -191,7 +199,7 @@ class MultimodalModel(BaseModelClass):
 
     def _batches(self, cohort: Cohort, positions: NDArray[np.intp], batch_size: int | None) -> Iterator[Batch]:
         """Consecutive minibatches on the model's device."""
-        size = batch_size or settings.batch_size
+        size = settings.batch_size if batch_size is None else whole_number("batch_size", batch_size)
         for start in range(0, len(positions), size):
             yield cohort.batch(positions[start : start + size]).to(self.module.device)
 
@@ -263,10 +271,10 @@ class MultimodalModel(BaseModelClass):
         FloatingPointError
             If the loss is not finite before anything was learned.
         """
-        if max_epochs is not None and max_epochs < 1:
-            raise ValueError(f"max_epochs must be at least 1, got {max_epochs}")
-        if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
-            raise ValueError(f"batch_size must be 'auto' or a positive whole number, got {batch_size!r}")
+        if max_epochs is not None:
+            max_epochs = whole_number("max_epochs", max_epochs)
+        if batch_size != "auto":
+            batch_size = whole_number("batch_size", batch_size)
         splitter = datamodule or self._splitter(
             batch_size,
             train_size=train_size,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from omicvae.data._schema import BATCH, batch_name
 from omicvae.data._validate import listing
 from omicvae.model._base import Indices, MultimodalModel
+from omicvae.model._sizes import whole_number
 from omicvae.module._prediction import Moments, predictive_distribution, summarise_draws
 from omicvae.stats.quantiles import draws_needed
 
@@ -132,8 +133,7 @@ class ImputationMixin(MultimodalModel):
         mask = self._given(given, self._check_modality(modality))
         category = self._transform_code(modality, transform_batch)
         _check_choice("scale", scale, ("input", "normalized"))
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        n_samples = whole_number("n_samples", n_samples)
         cohort = self._cohort(mdata)
         drawn = [
             predictive_distribution(
@@ -238,8 +238,9 @@ def _draws(n_draws: int | Literal["auto"], level: float | None) -> int:
     if level is not None and not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     least = 2 if level is None else draws_needed(level)
-    draws = max(DRAWS, least) if n_draws == "auto" else int(n_draws)
+    if n_draws == "auto":
+        return max(DRAWS, least)
+    draws = whole_number("n_draws", n_draws, least=2)
     if draws < least:
-        wanted = "a standard deviation" if level is None else f"a {level:.0%} interval"
-        raise ValueError(f"n_draws={draws} cannot resolve {wanted}; at least {least} can")
+        raise ValueError(f"n_draws={draws} cannot resolve a {level:.0%} interval; at least {least} can")
     return draws

@@ -11,6 +11,7 @@ from mudata import MuData
 from numpy.typing import NDArray
 
 from omicvae.model._base import Indices, MultimodalModel
+from omicvae.model._sizes import whole_number
 from omicvae.module._bounds import importance_weighted
 
 KINDS = ("joint", "shared", "private")
@@ -75,6 +76,8 @@ class LatentMixin(MultimodalModel):
             raise ValueError("kind='private' needs modality=, and only kind='private' takes one")
         if n_samples is not None and return_dist:
             raise ValueError("ask for either n_samples or return_dist")
+        if n_samples is not None:
+            n_samples = whole_number("n_samples", n_samples)
         if modality is not None:
             self._check_modality(modality)
         cohort, readout, mask = self._cohort(mdata), self.module.readout(kind, modality), self._given(given)
@@ -160,6 +163,7 @@ class LatentMixin(MultimodalModel):
         Burda et al., *Importance weighted autoencoders*, ICLR 2016, eq. (8).
         """
         self._require_training()
+        n_samples = whole_number("n_samples", n_samples)
         total, n = 0.0, 0
         cohort = self._cohort(mdata)
         for batch in self._batches(cohort, self._positions(cohort, indices), batch_size):

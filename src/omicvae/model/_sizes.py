@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from omicvae.data import Schema
 from omicvae.data._validate import nearest
+
+
+def whole_number(argument: str, value: object, least: int = 1) -> int:
+    """``value`` as an int.
+
+    Raises
+    ------
+    ValueError
+        If it is not a whole number of at least ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{argument} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
 
 
 def per_modality(

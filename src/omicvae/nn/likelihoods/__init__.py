@@ -6,7 +6,7 @@ from omicvae.nn.likelihoods._beta import Beta
 from omicvae.nn.likelihoods._betabinomial import BetaBinomial
 from omicvae.nn.likelihoods._counts import CountLikelihood, Poisson
 from omicvae.nn.likelihoods._negative_binomial import NegativeBinomial, ZeroInflatedNegativeBinomial
-from omicvae.nn.likelihoods._normal import Normal
+from omicvae.nn.likelihoods._normal import Normal, UnitNormal
 from omicvae.nn.likelihoods._propose import LIKELIHOODS, likelihood_class, make_likelihood, propose
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Normal",
     "Observed",
     "Poisson",
+    "UnitNormal",
     "ZeroInflatedNegativeBinomial",
     "likelihood_class",
     "make_likelihood",

@@ -79,3 +79,18 @@ class Normal(Likelihood):
         if self.raw_noise is None:
             return self.input_mean.new_zeros(())
         return gather(self.raw_noise.clamp(*LOG_NOISE_RANGE), noise)
+
+
+class UnitNormal(Normal):
+    """:class:`Normal` with ``scale="unit"``, under a name of its own: the papers' fixed variance of 1.
+
+    Parameters
+    ----------
+    n_vars
+        Number of features.
+    """
+
+    name = "unit_normal"
+
+    def __init__(self, n_vars: int) -> None:
+        super().__init__(n_vars, scale="unit")

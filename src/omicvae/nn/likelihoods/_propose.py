@@ -11,13 +11,20 @@ from omicvae.nn.likelihoods._beta import Beta
 from omicvae.nn.likelihoods._betabinomial import BetaBinomial
 from omicvae.nn.likelihoods._counts import Poisson
 from omicvae.nn.likelihoods._negative_binomial import NegativeBinomial, ZeroInflatedNegativeBinomial
-from omicvae.nn.likelihoods._normal import Normal
+from omicvae.nn.likelihoods._normal import Normal, UnitNormal
 from omicvae.stats.summary import ValueSummary
 
-LIKELIHOODS: dict[str, type[Likelihood]] = {
-    likelihood.name: likelihood
-    for likelihood in (Normal, NegativeBinomial, ZeroInflatedNegativeBinomial, Poisson, Bernoulli, Beta, BetaBinomial)
-}
+LIKELIHOOD_CLASSES: tuple[type[Likelihood], ...] = (
+    Normal,
+    UnitNormal,
+    NegativeBinomial,
+    ZeroInflatedNegativeBinomial,
+    Poisson,
+    Bernoulli,
+    Beta,
+    BetaBinomial,
+)
+LIKELIHOODS: dict[str, type[Likelihood]] = {likelihood.name: likelihood for likelihood in LIKELIHOOD_CLASSES}
 """Name -> class."""
 
 
@@ -46,7 +53,7 @@ def make_likelihood(name: str, n_vars: int, **options: Any) -> Likelihood:
     n_vars
         Number of features.
     **options
-        Of its class, such as ``scale="unit"`` for ``normal`` or ``size_is_factor=True`` for counts.
+        Of its class, such as ``size_is_factor=True`` for counts.
 
     Raises
     ------
