@@ -10,9 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from omicvae.data import Batch, Schema
-from omicvae.model._imputation import ImputationMixin
-from omicvae.model._latent import LatentMixin
-from omicvae.model._persistence import PersistenceMixin
+from omicvae.model._model import Model
 from omicvae.module import Evidence, LatentPosterior, MultimodalModule, Pass
 from omicvae.module._base import PerModality, dense
 from omicvae.module._records import Readout
@@ -115,7 +113,7 @@ class ProductOfExpertsModule(MultimodalModule):
         return Readout(eye[:, :0] if kind == "private" else eye, torch.zeros(self.n_latent, device=eye.device))
 
 
-class ProductOfExperts(PersistenceMixin, ImputationMixin, LatentMixin):
+class ProductOfExperts(Model):
     """The model class: arguments, defaults, names of latents."""
 
     default_key = "poe"

@@ -203,7 +203,7 @@ class PersistenceMixin(MultimodalModel):
     @classmethod
     def convert_legacy_save(cls, *args: Any, **kwargs: Any) -> NoReturn:
         """Not available: there are no older formats, and those of scvi-tools are pickles."""
-        raise NotImplementedError("omicvae has no legacy format, and pickles of scvi-tools are not read")
+        raise ValueError("omicvae has no older format to convert, and pickles of scvi-tools are not read")
 
 
 def _arguments(cls: type, saved: dict[str, Any]) -> dict[str, Any]:
