@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import omicvae
 import pytest
+
+import omicvae
 
 ROOT = Path(omicvae.__file__).parent
 BELOW: dict[str, set[str]] = {

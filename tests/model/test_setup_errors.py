@@ -224,7 +224,9 @@ class TestCovariates:
         check.refused(mdata, "'empty'", "missing in all 12 samples", "Leave it out", **self.named(argument, "empty"))
 
     def test_continuous_columns_that_are_not(self, mdata: MuData, check: Any) -> None:
-        check.refused(mdata, "'center'", "object", "categorical_covariate_keys", continuous_covariate_keys=["center"])
+        check.refused(
+            mdata, "'center'", "values; convert", "categorical_covariate_keys", continuous_covariate_keys=["center"]
+        )
         mdata.obs.loc[["s01", "s04"], "age"] = np.inf
         check.refused(mdata, "'age' is infinite in 2 samples", "'s01', 's04'", "NaN", continuous_covariate_keys=["age"])
 

@@ -188,9 +188,10 @@ def _codes(mdata: MuData, category: CategorySchema | None) -> NDArray[np.int64]:
     obs = mdata.obs if category.modality is None else mdata.mod[category.modality].obs
     if category.column not in obs:
         return codes
-    own = pd.Categorical(as_categories(obs[category.column]), categories=list(category.categories)).codes
+    known = pd.Index(category.categories, dtype=object)
+    own = known.get_indexer(pd.Index(as_categories(obs[category.column]).to_numpy(dtype=object))).astype(np.int64)
     if category.modality is None:
-        return own.astype(np.int64)
+        return own
     rows = modality_rows(mdata, category.modality)
     codes[rows >= 0] = own[rows[rows >= 0]]
     return codes
