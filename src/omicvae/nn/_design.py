@@ -21,8 +21,8 @@ class Covariates(NamedTuple):
 class Design(nn.Module):
     """One-hot categories and standardised continuous covariates of one modality.
 
-    A category that is unknown (missing, or never seen in training) is replaced by the training frequencies of all
-    categories. When values are imputed it is drawn from them instead (:meth:`fill`), so that not knowing the batch
+    A category that is unknown (missing, never seen in training, or never seen *with this modality*: a centre that has not
+    measured the assay says nothing about its shift) is replaced by the training frequencies of all categories. When values are imputed it is drawn from them instead (:meth:`fill`), so that not knowing the batch
     counts as uncertainty.
 
     Parameters
@@ -55,6 +55,10 @@ class Design(nn.Module):
         """``(n_categories,)`` training frequencies of a covariate."""
         return getattr(self, f"frequency_{self.names.index(name)}")
 
+    def known(self, name: str, codes: Tensor) -> Tensor:
+        """Which of these codes say something: categories of which there were training samples."""
+        return (codes >= 0) & (self.frequency(name)[codes.clamp_min(0)] > 0)
+
     def forward(self, covariates: Covariates) -> Tensor | None:
         """``(..., B, n_columns)``, or ``None`` without covariates; codes may have leading axes, such as draws."""
         if self.n_columns == 0:
@@ -63,7 +67,7 @@ class Design(nn.Module):
         for name in self.names:
             codes = covariates.codes[name]
             onehot = nn.functional.one_hot(codes.clamp_min(0), self.n_categories[name]).to(self.mean.dtype)
-            columns.append(torch.where((codes >= 0).unsqueeze(-1), onehot, self.frequency(name)))
+            columns.append(torch.where(self.known(name, codes).unsqueeze(-1), onehot, self.frequency(name)))
         if self.n_continuous:
             continuous = ((covariates.continuous - self.mean) / self.scale).nan_to_num(0.0)
             leading = columns[0].shape[:-1] if columns else continuous.shape[:-1]
@@ -76,7 +80,7 @@ class Design(nn.Module):
         for name in self.names:
             known = codes[name].expand(n_draws, -1)
             drawn = torch.multinomial(self.frequency(name), known.numel(), replacement=True).view_as(known)
-            filled[name] = torch.where(known >= 0, known, drawn)
+            filled[name] = torch.where(self.known(name, known), known, drawn)
         return filled
 
     @torch.no_grad()
