@@ -135,3 +135,26 @@ def test_supervised_labels_shape_the_shared_latent():
         train, held = model.train_indices, model.validation_indices
         scores[weight] = LogisticRegression().fit(z[train], truth[train]).score(z[held], truth[held])
     assert scores["auto"] >= scores[None] and scores["auto"] > 0.7
+
+
+def test_assays_never_measured_together_are_linked_through_a_third():
+    """a and b share no sample, c is always there: adding a to c as a source must not make b worse, nor overconfident."""
+    n = 800
+    missing = np.zeros((n, 3), dtype=bool)
+    missing[: n // 2, 0] = missing[n // 2 :, 1] = True
+    simulation = omicvae.datasets.correlated_gaussian(
+        n, modalities=("a", "b", "c"), n_latent=3, n_vars=30, rho=0.9, missing=missing, seed=1
+    )
+    mdata = simulation.mdata
+    omicvae.model.CoVAE.setup_mudata(mdata, likelihoods=dict.fromkeys("abc", "normal"))
+    model = omicvae.model.CoVAE(mdata, n_latent=3)
+    model.train(max_epochs=40, **QUIET)
+    never = np.flatnonzero(~simulation.truth.present["b"].to_numpy())
+    truth, score = hidden(simulation, "b", never), {}
+    for given in (("a",), ("c",), ("a", "c")):
+        found = model.impute("b", given=list(given), indices=never)
+        score[given] = r2(truth, found.X)
+        inside = (truth >= found.layers["lower"]) & (truth <= found.layers["upper"])
+        assert inside.mean() > 0.85, given
+    assert score[("a",)] > 0.4
+    assert score[("a", "c")] > score[("c",)] - 0.05

@@ -13,6 +13,7 @@ from omicvae.stats.gaussian import (
     CovarianceGaussian,
     GaussianPrior,
     block_slices,
+    complete_blocks,
     conditional,
     diagonal_kl,
     gaussian_prior,
@@ -306,13 +307,49 @@ class TestShrinkage:
         shrunk = shrink_singular_values(torch.ones(2, 3), 0)
         assert shrunk.dtype == torch.float64 and (shrunk == 0).all()
 
-    def test_pairs_never_measured_together_are_uncorrelated(self) -> None:
+    def test_pairs_never_measured_together_are_independent_given_the_others(self) -> None:
         correlation = standardise_blocks(random_covariance(D, 5), SIZES)
         pairs = torch.tensor([[100.0, 0, 1e6], [0, 100, 1e6], [1e6, 1e6, 100]])
         shrunk = shrink_cross_blocks(correlation, SIZES, pairs)
         a, b, c = block_slices(SIZES)
-        assert (shrunk[a, b] == 0).all()
+        assert torch.linalg.inv(shrunk)[a, b].abs().max() < 1e-8
+        assert (shrunk[a, b] != correlation[a, b]).all()
         torch.testing.assert_close(shrunk[a, c], correlation[a, c], rtol=0.05, atol=0.02)
         assert torch.linalg.eigvalsh(shrunk)[0] > 0
         for block in (a, b, c):
             torch.testing.assert_close(shrunk[block, block], torch.eye(block.stop - block.start, dtype=torch.float64))
+
+
+class TestCompletion:
+    """Blocks of modalities never measured together."""
+
+    def test_a_chain_is_completed_exactly(self):
+        """a - c - b: with a and b independent given c, the truth is recovered from the two measured blocks."""
+        generator = torch.Generator().manual_seed(0)
+        R_ac, R_cb = (
+            0.5 * torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))[0] for _ in "ab"
+        )
+        truth = torch.eye(9, dtype=torch.float64)
+        truth[0:3, 6:9], truth[6:9, 0:3] = R_ac, R_ac.mT
+        truth[6:9, 3:6], truth[3:6, 6:9] = R_cb, R_cb.mT
+        truth[0:3, 3:6] = R_ac @ R_cb
+        truth[3:6, 0:3] = truth[0:3, 3:6].mT
+        pairs = torch.tensor([[9, 0, 9], [0, 9, 9], [9, 9, 9]])
+        wrong = truth.clone()
+        wrong[0:3, 3:6] = wrong[3:6, 0:3] = 7.0
+        torch.testing.assert_close(complete_blocks(wrong, [3, 3, 3], pairs), truth)
+        precision = torch.linalg.inv(complete_blocks(wrong, [3, 3, 3], pairs))
+        assert precision[0:3, 3:6].abs().max() < 1e-10  # independence given the rest is a zero of the precision
+
+    def test_several_unknown_pairs_become_zeros_of_the_precision(self):
+        """Four modalities in a star around the last: all pairs of the others are unknown."""
+        star = torch.eye(4, dtype=torch.float64)
+        star[3, :3] = star[:3, 3] = torch.tensor([0.9, 0.5, -0.7])
+        pairs = torch.eye(4)
+        pairs[3, :] = pairs[:, 3] = 5
+        precision = torch.linalg.inv(complete_blocks(star, [1, 1, 1, 1], pairs))
+        assert precision[:3, :3].fill_diagonal_(0.0).abs().max() < 1e-6
+
+    def test_without_a_link_the_block_is_zero(self):
+        two = torch.tensor([[1.0, 0.4], [0.4, 1.0]], dtype=torch.float64)
+        torch.testing.assert_close(complete_blocks(two, [1, 1], torch.eye(2)), torch.eye(2, dtype=torch.float64))

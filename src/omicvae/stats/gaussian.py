@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+COMPLETION_SWEEPS = 30
+
 
 class GaussianPrior(NamedTuple):
     """``N(mean, covariance)`` over all latents, with the matrices that posteriors need."""
@@ -243,7 +245,8 @@ def shrink_cross_blocks(correlation: Tensor, sizes: Sequence[int], pairs: Tensor
     sizes
         Block widths.
     pairs
-        ``(M, M)`` number of samples in which both modalities were measured; a block without any becomes 0.
+        ``(M, M)`` number of samples in which both modalities were measured. A block without any is completed through
+        the other modalities (:func:`complete_blocks`); without such a link it is 0.
 
     Returns
     -------
@@ -255,7 +258,48 @@ def shrink_cross_blocks(correlation: Tensor, sizes: Sequence[int], pairs: Tensor
         for j, b in enumerate(blocks[:i]):
             shrunk = shrink_singular_values(correlation[a, b], float(pairs[i, j]))
             result[a, b], result[b, a] = shrunk, shrunk.mT
-    return standardise_blocks(result, sizes)
+    return standardise_blocks(complete_blocks(result, sizes, pairs), sizes)
+
+
+def complete_blocks(covariance: Tensor, sizes: Sequence[int], pairs: Tensor) -> Tensor:
+    r"""Fill the blocks of modalities never measured together with what the other modalities imply.
+
+    The maximum-entropy completion: given all others ``O``, the two are independent,
+    :math:`\Sigma_{ab} = \Sigma_{aO} \Sigma_{OO}^{-1} \Sigma_{Ob}`. Zero would claim that they are unrelated, and
+    contradict a third assay that ties them together. Several such pairs are filled in turn until nothing changes.
+
+    Parameters
+    ----------
+    covariance
+        ``(D, D)`` with any value in the blocks to fill.
+    sizes
+        Block widths.
+    pairs
+        ``(M, M)`` number of samples in which both modalities were measured.
+
+    References
+    ----------
+    Dempster, *Covariance selection*, Biometrics 28 (1972).
+    """
+    blocks, result = block_slices(sizes), covariance.clone()
+    unknown = [(a, b) for i, a in enumerate(blocks) for j, b in enumerate(blocks[:i]) if pairs[i, j] == 0]
+    for a, b in unknown:
+        result[a, b], result[b, a] = 0.0, 0.0
+    for _ in range(COMPLETION_SWEEPS if len(unknown) > 1 else 1):
+        for a, b in unknown:
+            others = torch.ones(len(result), dtype=torch.bool)
+            others[a] = others[b] = False
+            if not others.any():
+                continue
+            link = torch.linalg.solve(_positive_definite(result[others][:, others]), result[others][:, b])
+            result[a, b] = result[a][:, others] @ link
+            result[b, a] = result[a, b].mT
+    return result
+
+
+def _positive_definite(matrix: Tensor, floor: float = 1e-3) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    return matrix if values[0] >= floor else (vectors * values.clamp_min(floor)) @ vectors.mT
 
 
 def conditional(prior: GaussianPrior, observed: Tensor) -> tuple[Tensor, Tensor]:
