@@ -196,6 +196,12 @@ def test_wrong_arguments_are_named(mdata: MuData, covae: CoVAE) -> None:
         complete(mdata, covae, features={"rna": "rna_0001"})
     with pytest.raises(ValueError, match="features of 'rna' is empty"):
         complete(mdata, covae, features={"rna": []})
+    with pytest.raises(TypeError, match="modalities must be a list of names, got 3"):
+        complete(mdata, covae, modalities=3)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="features of 'rna' must be a list of names, got None"):
+        complete(mdata, covae, features={"rna": None})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="features of 'rna' names .* twice"):
+        complete(mdata, covae, features={"rna": [mdata["rna"].var_names[0]] * 2})
     with pytest.raises(ValueError, match="not among those to complete"):
         complete(mdata, covae, modalities=["meth"], features={"rna": ["rna_0001"]})
     with pytest.raises(ValueError, match="has no features 'nonsense'"):

@@ -103,6 +103,9 @@ class PatternSplitter(pl.LightningDataModule):
         Samples a minibatch.
     shuffle_set_split
         Whether to shuffle before splitting.
+    calibration_size
+        Share of all samples that is taken out of the training part to calibrate on: neither training nor early
+        stopping sees them.
     external_indexing
         ``[train, validation, test]`` positions or masks chosen by the user, instead of a random split; the last one or
         two may be left out.
@@ -123,6 +126,7 @@ class PatternSplitter(pl.LightningDataModule):
         validation_size: float | None = None,
         batch_size: int = 128,
         shuffle_set_split: bool = True,
+        calibration_size: float = 0.0,
         external_indexing: Sequence[NDArray[np.integer]] | None = None,
         **data_loader_kwargs: Any,
     ) -> None:
@@ -137,6 +141,9 @@ class PatternSplitter(pl.LightningDataModule):
             self.train_idx, self.val_idx, self.test_idx = split_by_pattern(
                 cohort.present, train_size, validation_size, seed=settings.seed or 0, shuffle=shuffle_set_split
             )
+        self.train_idx, self.calibration_idx = _taken_out(
+            self.train_idx, cohort.present, calibration_size, seed=settings.seed or 0, shuffle=shuffle_set_split
+        )
         if len(self.train_idx) == 0:
             raise ValueError("no sample to train on: no sample has any of the registered modalities")
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
@@ -164,6 +171,22 @@ class PatternSplitter(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Test batches, in order."""
         return self._loader(self.test_idx, shuffle=False)
+
+
+def _taken_out(
+    train: NDArray[np.intp], present: NDArray[np.bool_], size: float, *, seed: int, shuffle: bool
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Training part without, and positions of, samples to calibrate on."""
+    n = int(present.any(1).sum())
+    share = size * n / max(len(train), 1)
+    if size == 0 or len(train) == 0:
+        return train, np.zeros(0, dtype=np.intp)
+    if not 0 < share < 1:
+        raise ValueError(
+            f"calibration_size must leave samples to train on, got {size} of {n} with {len(train)} to train"
+        )
+    kept, taken, _ = split_by_pattern(present[train], 1 - share, share, seed=seed + 1, shuffle=shuffle)
+    return train[kept], train[taken]
 
 
 def _chosen_parts(

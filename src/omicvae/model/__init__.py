@@ -1,6 +1,9 @@
 """The models a user constructs."""
 
 from omicvae.model._covae import CoVAE
+from omicvae.model._mmvae import MMVAE
 from omicvae.model._mmvae_plus_plus import MMVAEPlusPlus
+from omicvae.model._mopoe import MoPoE
+from omicvae.model._mvae import MVAE
 
-__all__ = ["CoVAE", "MMVAEPlusPlus"]
+__all__ = ["CoVAE", "MMVAE", "MMVAEPlusPlus", "MVAE", "MoPoE"]

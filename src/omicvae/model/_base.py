@@ -28,6 +28,8 @@ from omicvae.train import BestWeights, MosaicPlan, clip_norm, training_budget
 
 logger = logging.getLogger("omicvae")
 
+CALIBRATION_SHARE = 0.1
+
 Indices = Sequence[int] | Sequence[str] | Sequence[bool] | NDArray[np.generic]
 """Samples by position, name or mask."""
 
@@ -53,6 +55,7 @@ class MultimodalModel(BaseModelClass):
             raise TypeError(f"{type(self).__name__} takes a MuData, got {type(mdata).__name__}")
         super().__init__(mdata, registry)
         self.schema = Schema.from_registry(self.registry_)
+        self.calibration_indices_: NDArray[np.intp] | None = None
         self.best_epoch_: int | None = None  # position in the history of the epoch whose weights are kept
 
     # ------------------------------------------------------------------ setup
@@ -227,6 +230,7 @@ class MultimodalModel(BaseModelClass):
         batch_size: int | str = "auto",
         train_size: float = 0.9,
         validation_size: float | None = None,
+        calibration_size: float | str = "auto",
         shuffle_set_split: bool = True,
         early_stopping: bool = True,
         accelerator: str = "auto",
@@ -250,6 +254,9 @@ class MultimodalModel(BaseModelClass):
             Samples a minibatch, or ``"auto"``.
         train_size, validation_size
             Shares of samples; the split keeps the mix of presence patterns. What is left over is the test part.
+        calibration_size
+            Share of samples, taken out of the training part, that neither training nor early stopping sees: on them
+            intervals are calibrated and trust is measured. ``"auto"`` is a tenth.
         shuffle_set_split
             Whether to shuffle before splitting.
         early_stopping
@@ -279,6 +286,7 @@ class MultimodalModel(BaseModelClass):
             batch_size,
             train_size=train_size,
             validation_size=validation_size,
+            calibration_size=self._calibration_share(calibration_size),
             shuffle_set_split=shuffle_set_split,
             **(datasplitter_kwargs or {}),
         )
@@ -294,7 +302,11 @@ class MultimodalModel(BaseModelClass):
         trainer_kwargs.setdefault("gradient_clip_val", clip_norm(sum(m.n_vars for m in self.schema.modalities)))
         trainer_kwargs.setdefault("check_val_every_n_epoch", 1 if with_validation else None)
         callbacks = [*trainer_kwargs.pop("callbacks", []), keeper]
+        self.calibration_indices = splitter.calibration_idx
         self._before_fit(splitter)
+        if not self._by_gradient:
+            self._finish_without_gradient(splitter)
+            return
         runner = TrainRunner(
             self,
             training_plan=plan,
@@ -310,6 +322,29 @@ class MultimodalModel(BaseModelClass):
         runner()
         self.best_epoch_ = None if keeper.best_epoch is None else before + keeper.best_epoch
         self._after_fit(splitter)
+        self._calibrate()
+
+    _by_gradient = True
+
+    def _finish_without_gradient(self, splitter: PatternSplitter) -> None:
+        """What training consists of where everything is in closed form."""
+        self.train_indices, self.validation_indices = splitter.train_idx, splitter.val_idx
+        self.test_indices = splitter.test_idx
+        self.history_: dict[str, Any] = {}
+        self.is_trained_ = True
+        self._after_fit(splitter)
+        self._calibrate()
+
+    def _calibration_share(self, size: float | str) -> float:
+        """Share of samples to calibrate on."""
+        if size == "auto":
+            return CALIBRATION_SHARE
+        if isinstance(size, str) or isinstance(size, bool) or not 0 <= size < 1:
+            raise ValueError(f"calibration_size must be 'auto' or lie in [0, 1), got {size!r}")
+        return float(size)
+
+    def _calibrate(self) -> None:
+        """Make intervals true by samples that were not fitted on."""
 
     def _splitter(self, batch_size: int | str, **kwargs: Any) -> PatternSplitter:
         manager = self.adata_manager
@@ -330,6 +365,15 @@ class MultimodalModel(BaseModelClass):
         self.module.eval()
         device = self.module.device
         self.module.end_training(lambda: (batch.to(device) for batch in splitter.train_dataloader()))
+
+    # ------------------------------------------------------------------ saving
+
+    def _extra_arrays(self) -> dict[str, NDArray[Any]]:
+        """What a saved model holds besides its module and split."""
+        return {}
+
+    def _restore_extra(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Read what :meth:`_extra_arrays` gave."""
 
     @property
     @abstractmethod

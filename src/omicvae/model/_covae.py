@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
+import pandas as pd
 from mudata import MuData
+from numpy.typing import NDArray
+from torch.distributions import Distribution
 
-from omicvae.data import PatternSplitter
+from omicvae.data import Batch, PatternSplitter
+from omicvae.model._held_out import Part
 from omicvae.model._model import Model
+from omicvae.model._moments import MomentBackbone
 from omicvae.model._shared_dimensions import count_shared_dimensions
 from omicvae.model._sizes import per_modality
 from omicvae.module import CoVAEModule, JointEncoderModule
 from omicvae.module._covae import CorrelatedPriorModule
+from omicvae.module._prediction import Unknowns
 from omicvae.nn import NetworkConfig
 from omicvae.train import pretrain_prior
 
 POSTERIORS = ("potentials", "joint_encoder")
+BACKBONES = ("auto", "moments", "network")
 
 
 class CoVAE(Model):
@@ -32,6 +40,11 @@ class CoVAE(Model):
         Registry of a saved model, to build it without data.
     n_latent
         Width of the latent block, for all modalities or a mapping; ``"auto"`` chooses it from the number of samples.
+    backbone
+        What imputation rests on. ``"moments"``: the closed form (:class:`omicvae.stats.moments.MomentPredictor`), no
+        training by gradient; latents come from the closed-form start of the network. ``"network"``: the network alone.
+        ``"auto"``: both; a feature's predictive distribution is the mixture of the two that was best on samples neither
+        has seen, and the closed form where the network has not earned a weight.
     posterior
         ``"potentials"``: closed-form posterior for any set of assays (:class:`omicvae.module.CoVAEModule`).
         ``"joint_encoder"``: as published (:class:`omicvae.module.JointEncoderModule`), to reproduce the paper.
@@ -62,6 +75,7 @@ class CoVAE(Model):
         registry: dict[str, Any] | None = None,
         *,
         n_latent: int | Mapping[str, int] | Literal["auto"] = "auto",
+        backbone: Literal["auto", "moments", "network"] = "auto",
         posterior: Literal["potentials", "joint_encoder"] = "potentials",
         network: NetworkConfig | Mapping[str, Any] | None = None,
         pretraining: Literal["cca", "dcor"] = "cca",
@@ -70,6 +84,10 @@ class CoVAE(Model):
         super().__init__(mdata, registry)
         if posterior not in POSTERIORS:
             raise ValueError(f"posterior must be one of {POSTERIORS}, got {posterior!r}")
+        if backbone not in BACKBONES:
+            raise ValueError(f"backbone must be one of {BACKBONES}, got {backbone!r}")
+        if posterior == "joint_encoder" and backbone == "moments":
+            raise ValueError("posterior='joint_encoder' is trained by gradient: use backbone='network'")
         config = self._network(network)
         widths = per_modality(
             "n_latent", n_latent, self.schema, {m: default_width(n) for m, n in self._n_measured().items()}
@@ -80,6 +98,9 @@ class CoVAE(Model):
             self.module = JointEncoderModule(
                 self.schema, config, widths, pretraining=pretraining, cross_weight=cross_weight
             )
+        paper = posterior == "joint_encoder" or backbone == "network"
+        self.backbone = MomentBackbone(self.module, mixes=backbone == "auto") if not paper else None
+        self._by_gradient = backbone != "moments"
         self._model_summary_string = (
             f"CoVAE with {posterior} over {', '.join(f'{m} ({w} latents)' for m, w in widths.items())}"
         )
@@ -94,6 +115,83 @@ class CoVAE(Model):
         super()._after_fit(splitter)
         held_out = splitter.val_idx if splitter.n_val else splitter.train_idx
         count_shared_dimensions(self, held_out)
+
+    # ------------------------------------------------------------------ closed form beside the network
+
+    def _calibration_share(self, size: float | str) -> float:
+        return 0.0 if size == "auto" and not self._by_gradient else super()._calibration_share(size)
+
+    def _calibrate(self) -> None:
+        if self.backbone is not None:
+            self.backbone.fit(self._own_cohort(), self._fitted_positions(), np.asarray(self.calibration_indices))
+        super()._calibrate()
+
+    def _held_out_part(self, sources: tuple[int, ...], target: int, positions: NDArray[np.intp]) -> Part | None:
+        if self.backbone is None:
+            return super()._held_out_part(sources, target, positions)
+        if not self.backbone.attached:
+            self._attach_backbone()
+        part = self.backbone.held_out_part(sources, target, positions)
+        return super()._held_out_part(sources, target, positions) if part is None and self._by_gradient else part
+
+    def _attach_backbone(self) -> None:
+        assert self.backbone is not None
+        fitted = self._fitted_positions()
+        if len(fitted) != self.backbone.n_fitted:
+            raise RuntimeError(
+                f"{self.backbone.n_fitted - len(fitted)} of the {self.backbone.n_fitted} samples the model was fitted on "
+                "are not in the attached data: held-out predictions cannot be made again"
+            )
+        self.backbone.attach(self._own_cohort(), fitted, np.asarray(self.calibration_indices))
+
+    def _decoded(
+        self, batch: Batch, modality: str, used: NDArray[np.bool_], unknowns: Unknowns, n_draws: int
+    ) -> Distribution:
+        target = self.modalities.index(modality)
+        sources = tuple(np.flatnonzero(used).tolist())
+        if self.backbone is None or used[target] or not sources:
+            return super()._decoded(batch, modality, used, unknowns, n_draws)
+        found = self.backbone.distribution(batch, sources, target, unknowns, n_draws)
+        return super()._decoded(batch, modality, used, unknowns, n_draws) if found is None else found
+
+    def summary(self) -> pd.DataFrame:
+        """What the imputation of every modality rests on.
+
+        Returns
+        -------
+        DataFrame with a row a modality: ``likelihood``, ``n_samples``, ``n_features``; ``network_share``, the mean
+        weight of the network in the predictive distribution given all other assays (0: closed form alone, 1: network
+        alone); ``r2`` (median) and ``skill_vs_ridge`` out of sample, and ``n_imputable`` features
+        (:meth:`trust`), where they could be measured.
+        """
+        self._require_training()
+        rows = {}
+        for m, name in enumerate(self.modalities):
+            table = self._trust.get(name)
+            others = tuple(a for a in range(len(self.modalities)) if a != m)
+            rows[name] = {
+                "likelihood": self.schema[name].likelihood,
+                "n_samples": self._n_measured()[name],
+                "n_features": self.schema[name].n_vars,
+                "network_share": 1.0 if self.backbone is None else self.backbone.network_share(others, m),
+                "r2": float("nan") if table is None else float(table["r2"].median()),
+                "skill_vs_ridge": float("nan") if table is None else float(table["skill_vs_ridge"].median()),
+                "n_imputable": 0 if table is None else int(table["imputable"].sum()),
+            }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def _extra_arrays(self) -> dict[str, NDArray[Any]]:
+        arrays = super()._extra_arrays()
+        if self.backbone is not None and self.is_trained_:
+            arrays |= {f"backbone/{k}": v for k, v in self.backbone.state().items()}
+        return arrays
+
+    def _restore_extra(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        super()._restore_extra(arrays)
+        if self.backbone is not None and self.is_trained_:
+            self.backbone.restore(
+                {k.removeprefix("backbone/"): v for k, v in arrays.items() if k.startswith("backbone/")}
+            )
 
     @property
     def latent_names(self) -> Mapping[str, Sequence[str]]:

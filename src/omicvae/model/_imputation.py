@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,12 +11,16 @@ import torch
 from anndata import AnnData
 from mudata import MuData
 from numpy.typing import NDArray
+from torch.distributions import Distribution
 
+from omicvae.data import Batch
 from omicvae.data._schema import BATCH, batch_name
 from omicvae.data._validate import listing
-from omicvae.model._base import Indices, MultimodalModel
+from omicvae.model._base import Indices
+from omicvae.model._calibration import CalibrationMixin
+from omicvae.model._held_out import calibrated_interval
 from omicvae.model._sizes import whole_number
-from omicvae.module._prediction import Moments, predictive_distribution, summarise_draws
+from omicvae.module._prediction import Unknowns, draw_unknowns, moments_of, predictive_distribution
 from omicvae.stats.quantiles import draws_needed
 
 DRAWS = 100
@@ -24,7 +28,7 @@ HELD = 2**25  # numbers of one (draws, samples, features) array held at once
 LAYERS = ("sd", "sd_latent", "sd_noise", "lower", "upper")
 
 
-class ImputationMixin(MultimodalModel):
+class ImputationMixin(CalibrationMixin):
     """Predictive distributions of modalities."""
 
     def impute(
@@ -44,8 +48,10 @@ class ImputationMixin(MultimodalModel):
         """Predict a modality for every sample from its *other* assays, whether it was measured or not.
 
         Each sample is conditioned on what it has of ``given``; a sample that has none of it is predicted from its batch
-        alone. Intervals are quantiles of the model's predictive distribution: latents drawn from their posterior,
-        unknown library sizes and batches drawn from their training distribution, and the likelihood's noise.
+        alone. The predictive distribution holds what is not known: latents given the sources, library sizes and
+        batches (drawn from their training distribution), and noise. Its intervals are calibrated on samples that the
+        predictor has not seen, for each set of sources (:mod:`omicvae.stats.conformal`); a sample without any source,
+        and models without held-out samples, have the intervals of the predictive distribution as it is.
 
         Parameters
         ----------
@@ -135,14 +141,38 @@ class ImputationMixin(MultimodalModel):
         _check_choice("scale", scale, ("input", "normalized"))
         n_samples = whole_number("n_samples", n_samples)
         cohort = self._cohort(mdata)
-        drawn = [
-            predictive_distribution(
-                self.module, batch, modality, mask, n_samples, scale=scale, transform_batch=category
-            ).distribution.sample()
-            for batch in self._batches(cohort, self._positions(cohort, indices), batch_size)
-        ]
-        width = self.schema[modality].n_vars
-        return torch.cat(drawn, 1).cpu().numpy() if drawn else np.zeros((n_samples, 0, width), np.float32)
+        positions = self._positions(cohort, indices)
+        drawn = np.zeros((n_samples, len(positions), self.schema[modality].n_vars), np.float32)
+        for rows, used in patterns_of(cohort.present[positions] & mask.cpu().numpy()):
+            done = 0
+            for batch in self._batches(cohort, positions[rows], batch_size):
+                distribution = self._distribution(batch, modality, used, n_samples, scale, category)
+                drawn[:, rows[done : done + batch.n_samples]] = distribution.sample().cpu().numpy()
+                done += batch.n_samples
+        return drawn
+
+    def _distribution(
+        self,
+        batch: Batch,
+        modality: str,
+        used: NDArray[np.bool_],
+        n_draws: int,
+        scale: Literal["input", "normalized"] = "input",
+        transform_batch: int | None = None,
+    ) -> Distribution:
+        """``(K, B, p)`` predictive distribution of samples that all have the assays ``used`` ``(M,)``."""
+        known = torch.full((batch.n_samples,), bool(used[self.modalities.index(modality)]), device=self.module.device)
+        unknowns = draw_unknowns(
+            self.module, batch, modality, known, n_draws, scale=scale, transform_batch=transform_batch
+        )
+        return self._decoded(batch, modality, used, unknowns, n_draws)
+
+    def _decoded(
+        self, batch: Batch, modality: str, used: NDArray[np.bool_], unknowns: Unknowns, n_draws: int
+    ) -> Distribution:
+        """The same, with library sizes and covariates drawn."""
+        given = torch.from_numpy(used).to(self.module.device)
+        return predictive_distribution(self.module, batch, modality, given, n_draws, unknowns=unknowns).distribution
 
     def _transform_code(self, modality: str, batch: str | None) -> int | None:
         """Code of the batch to decode as."""
@@ -192,16 +222,30 @@ class ImputationMixin(MultimodalModel):
         size = batch_size or int(np.clip(HELD // (draws * self.schema[modality].n_vars), 1, 512))
         kept = ("mean", *(LAYERS if level is not None else LAYERS[:3]))
         values = {name: np.zeros((len(positions), len(columns)), np.float32) for name in kept}
-        done = 0
-        for batch in self._batches(cohort, positions, size):
-            predictive = predictive_distribution(
-                self.module, batch, modality, mask, draws, scale=scale, transform_batch=category
-            )
-            moments = summarise_draws(self.module, predictive, modality, level)
-            _store(values, moments, columns, slice(done, done + batch.n_samples))
-            done += batch.n_samples
-        used = cohort.present[positions] & mask.cpu().numpy()
-        return self._annotated(modality, values, cohort.obs_names[positions], columns, used)
+        conditioned = cohort.present[positions] & mask.cpu().numpy()
+        for rows, used in patterns_of(conditioned):
+            done = 0
+            for batch in self._batches(cohort, positions[rows], size):
+                distribution = self._distribution(batch, modality, used, draws, scale, category)
+                found = self._summarised(modality, distribution, used, level)
+                for name, value in found.items():
+                    values[name][rows[done : done + batch.n_samples]] = value.cpu().numpy()[:, columns]
+                done += batch.n_samples
+        return self._annotated(modality, values, cohort.obs_names[positions], columns, conditioned)
+
+    def _summarised(
+        self, modality: str, distribution: Distribution, used: NDArray[np.bool_], level: float | None
+    ) -> dict[str, torch.Tensor]:
+        """Moments and, at a ``level``, the calibrated interval."""
+        moments = moments_of(distribution)
+        found = moments._asdict()
+        if level is None:
+            return found
+        target = self.modalities.index(modality)
+        conformal = None if used[target] else self._interval_basis(used, target)
+        likelihood = self.module.likelihoods.of(modality)
+        limits = calibrated_interval(likelihood, distribution, level, conformal, moments.mean, moments.sd)
+        return {**found, "lower": limits[0], "upper": limits[1]}
 
     def _annotated(
         self,
@@ -227,10 +271,11 @@ def _check_choice(argument: str, value: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"{argument} must be one of {list(allowed)}, got {value!r}")
 
 
-def _store(values: dict[str, NDArray[np.float32]], moments: Moments, columns: NDArray[np.intp], rows: slice) -> None:
-    for name, value in moments._asdict().items():
-        if value is not None:
-            values[name][rows] = value.cpu().numpy()[:, columns]
+def patterns_of(used: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.bool_]]]:
+    """For every combination of assays that occurs in ``used`` ``(n, M)``: the rows that have it, and it ``(M,)``."""
+    patterns, group = np.unique(used, axis=0, return_inverse=True)
+    for k, pattern in enumerate(patterns):
+        yield np.flatnonzero(group.reshape(-1) == k), pattern
 
 
 def _draws(n_draws: int | Literal["auto"], level: float | None) -> int:

@@ -24,7 +24,7 @@ from omicvae.model._folder import DATA, check_target, read_arrays, read_state, r
 from omicvae.model._values import check_values
 from omicvae.nn import NetworkConfig
 
-PARTS = ("train", "validation", "test")
+PARTS = ("train", "validation", "calibration", "test")
 
 
 def _part(name: str) -> property:
@@ -60,6 +60,7 @@ class PersistenceMixin(MultimodalModel):
     _split_names: Mapping[str, NDArray[np.object_]] = {}
     train_indices = _part("train")
     validation_indices = _part("validation")
+    calibration_indices = _part("calibration")
     test_indices = _part("test")
 
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False, save_anndata: bool = False) -> None:
@@ -107,6 +108,7 @@ class PersistenceMixin(MultimodalModel):
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         arrays = {f"module/{k}": v.detach().cpu().numpy() for k, v in self.module.state_dict().items()}
+        arrays |= self._extra_arrays()
         for part in PARTS:
             positions = getattr(self, f"{part}_indices_")
             if positions is not None:
@@ -177,6 +179,7 @@ class PersistenceMixin(MultimodalModel):
             setattr(self, f"{part}_indices_", arrays.get(f"split/{part}"))
         stored = {part: arrays.get(f"names/{part}") for part in PARTS}
         self._split_names = {part: names.astype(object) for part, names in stored.items() if names is not None}
+        self._restore_extra(arrays)
 
     def view_anndata_setup(self, adata: MuData | None = None, hide_state_registries: bool = False) -> None:
         """Print what the model, or another MuData, was set up with; the model's own also when no data are attached."""

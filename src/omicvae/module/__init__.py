@@ -3,15 +3,22 @@
 from omicvae.module._base import MultimodalModule
 from omicvae.module._covae import CoVAEModule
 from omicvae.module._joint_encoder import JointEncoderModule
-from omicvae.module._mmvae_plus_plus import MMVAEPlusPlusModule, Shape
+from omicvae.module._mmvae import MMVAEModule
+from omicvae.module._mmvae_plus_plus import MMVAEPlusPlusModule
+from omicvae.module._mopoe import MoPoEModule
+from omicvae.module._mvae import MVAEModule
 from omicvae.module._records import Evidence, LatentPosterior, Pass
+from omicvae.module._shared_private import Shape
 
 __all__ = [
     "CoVAEModule",
     "Evidence",
     "JointEncoderModule",
     "LatentPosterior",
+    "MMVAEModule",
     "MMVAEPlusPlusModule",
+    "MVAEModule",
+    "MoPoEModule",
     "MultimodalModule",
     "Pass",
     "Shape",

@@ -33,8 +33,53 @@ class Moments(NamedTuple):
     """Part of the sd that comes from not knowing latents, library size and batch."""
     sd_noise: Tensor
     """Part of the sd that would remain if they were known."""
-    lower: Tensor | None
-    upper: Tensor | None
+
+
+class Unknowns(NamedTuple):
+    """What is drawn before anything is decoded, because it is not known of a sample: ``K`` times."""
+
+    design: Tensor | None
+    """(K, B, c) covariates of the target."""
+    size: Tensor | None
+    """(K, B) library sizes of the target."""
+
+
+def draw_unknowns(
+    module: MultimodalModule,
+    batch: Batch,
+    target: str,
+    known: Tensor,
+    n_draws: int,
+    *,
+    scale: Literal["input", "normalized"] = "input",
+    transform_batch: int | None = None,
+) -> Unknowns:
+    """Draw unknown batches and library sizes.
+
+    Parameters
+    ----------
+    module
+        A trained module.
+    batch
+        Minibatch of ``B`` samples.
+    target
+        Modality to predict.
+    known
+        ``(B,)`` bool: samples whose own library size may be used.
+    n_draws
+        Number of draws ``K``.
+    scale
+        ``"input"``: sizes as they are or as they could be; ``"normalized"``: the median training size.
+    transform_batch
+        As if every sample came from this batch category.
+    """
+    codes = module.designs.of(target).fill(batch.codes, n_draws)
+    if transform_batch is not None:
+        codes.update(
+            {name: torch.full_like(c, transform_batch) for name, c in codes.items() if not name.startswith("cat_")}
+        )
+    design = module.designs.of(target)(Covariates(codes, batch.continuous))
+    return Unknowns(design, _sizes(module, batch, target, known, codes, n_draws, scale))
 
 
 def predictive_distribution(
@@ -46,6 +91,7 @@ def predictive_distribution(
     *,
     scale: Literal["input", "normalized"] = "input",
     transform_batch: int | None = None,
+    unknowns: Unknowns | None = None,
 ) -> Predictive:
     """Draw latents, unknown batches and unknown library sizes, and decode.
 
@@ -66,22 +112,19 @@ def predictive_distribution(
         ``"normalized"``: at the median training library size.
     transform_batch
         Decode as if every sample came from this batch category.
+    unknowns
+        Drawn before, ``K`` times, instead of here.
     """
     used = given & batch.present
-    column = module.modalities.index(target)
+    known = used[:, module.modalities.index(target)]
+    if unknowns is None:
+        unknowns = draw_unknowns(module, batch, target, known, n_draws, scale=scale, transform_batch=transform_batch)
     posterior = module.posterior(module.encode(batch), batch, used)
     z = module.decoder_inputs(posterior.sample(n_draws))[target]
-    codes = module.designs.of(target).fill(batch.codes, n_draws)
-    if transform_batch is not None:
-        codes.update(
-            {name: torch.full_like(c, transform_batch) for name, c in codes.items() if not name.startswith("cat_")}
-        )
-    design = module.designs.of(target)(Covariates(codes, batch.continuous))
-    eta = module.decoders.of(target)(z, design)
+    eta = module.decoders.of(target)(z, unknowns.design)
     own, cross = (module.predictive_route(flag) for flag in (True, False))
-    noise = torch.where(used[:, column], own, cross)
-    size = _sizes(module, batch, target, used[:, column], codes, n_draws, scale)
-    distribution = module.likelihoods.of(target)(eta, noise=noise, size=size, coverage=None)
+    noise = torch.where(known, own, cross)
+    distribution = module.likelihoods.of(target)(eta, noise=noise, size=unknowns.size, coverage=None)
     return Predictive(distribution, used)
 
 
@@ -106,13 +149,9 @@ def _sizes(
     return torch.where(known, own, drawn)
 
 
-def summarise_draws(module: MultimodalModule, predictive: Predictive, target: str, level: float | None) -> Moments:
-    """Mean, standard deviation with its two parts (law of total variance), and the central interval at ``level``."""
-    distribution = predictive.distribution
+def moments_of(distribution: Distribution) -> Moments:
+    """Mean and standard deviation of ``K`` equally weighted components, with its two parts (law of total variance)."""
     means = distribution.mean
-    n_draws = means.shape[0]
     within = distribution.variance.mean(0)
-    between = means.var(0, correction=1) if n_draws > 1 else torch.zeros_like(within)
-    likelihood = module.likelihoods.of(target)
-    lower, upper = (None, None) if level is None else likelihood.interval(distribution, level)
-    return Moments(means.mean(0), (within + between).sqrt(), between.sqrt(), within.sqrt(), lower, upper)
+    between = means.var(0, correction=1) if means.shape[0] > 1 else torch.zeros_like(within)
+    return Moments(means.mean(0), (within + between).sqrt(), between.sqrt(), within.sqrt())

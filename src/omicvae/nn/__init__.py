@@ -1,7 +1,21 @@
 """Networks, covariate designs and likelihoods."""
 
 from omicvae.nn._design import Covariates, Design
+from omicvae.nn._mixtures import ByFeature, FeatureMixture, TransformedResiduals
 from omicvae.nn._networks import Decoder, Encoder, NetworkConfig, Perceptron
+from omicvae.nn._response import Response
 from omicvae.nn._size_prior import SizePrior
 
-__all__ = ["Covariates", "Decoder", "Design", "Encoder", "NetworkConfig", "Perceptron", "SizePrior"]
+__all__ = [
+    "ByFeature",
+    "Covariates",
+    "Decoder",
+    "Design",
+    "Encoder",
+    "FeatureMixture",
+    "NetworkConfig",
+    "Perceptron",
+    "Response",
+    "SizePrior",
+    "TransformedResiduals",
+]

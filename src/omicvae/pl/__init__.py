@@ -1,8 +1,21 @@
 """Plots of cohorts and of what models say, in scanpy's manner: each returns the Axes it drew on."""
 
+from omicvae.pl._assay_value import assay_value
 from omicvae.pl._calibration import calibration
 from omicvae.pl._cross_correlation import cross_correlation
 from omicvae.pl._history import history
 from omicvae.pl._missingness import missingness
+from omicvae.pl._observed_vs_imputed import observed_vs_imputed
+from omicvae.pl._pit import pit
+from omicvae.pl._risk_coverage import risk_coverage
 
-__all__ = ["calibration", "cross_correlation", "history", "missingness"]
+__all__ = [
+    "assay_value",
+    "calibration",
+    "cross_correlation",
+    "history",
+    "missingness",
+    "observed_vs_imputed",
+    "pit",
+    "risk_coverage",
+]

@@ -15,6 +15,8 @@ from omicvae.pl._frame import as_frame
 from omicvae.tl import cross_correlation as measure
 
 COLUMNS = ("modality_a", "modality_b", "dimension", "correlation", "null")
+LIMITS = ("lower", "upper")
+SPREAD = 0.5  # of the distance between two dimensions, over which the whiskers of several pairs are spread
 
 
 def cross_correlation(
@@ -24,9 +26,11 @@ def cross_correlation(
     show: bool | None = None,
     save: str | os.PathLike[str] | None = None,
 ) -> Axes:
-    """Plot the correlation between assays, dimension by dimension, with what chance alone gives.
+    """Plot the correlation between assays, dimension by dimension, with its interval and with what chance alone gives.
 
-    One line a pair of modalities; the dashed line of the same colour is the 95 % point when samples are permuted.
+    One line a pair of modalities. Whiskers are the confidence interval, which a table without the columns ``lower`` and
+    ``upper`` lacks; the dashed line of the same colour is the 95 % point when samples are permuted. Pairs stand a little
+    beside each other, so that whiskers do not hide one another.
 
     Parameters
     ----------
@@ -53,13 +57,15 @@ def cross_correlation(
     frame = as_frame(model_or_frame, COLUMNS, measure)
     drawn = canvas(ax, 6.4, 3.2)
     handles = []
-    for position, (pair, part) in enumerate(frame.groupby(["modality_a", "modality_b"], sort=False)):
+    pairs = list(frame.groupby(["modality_a", "modality_b"], sort=False))
+    for position, (pair, part) in enumerate(pairs):
         look = style(position)
         label = f"{pair[0]} and {pair[1]}"
-        drawn.ax.plot(
-            part["dimension"], part["correlation"], color=look.color, marker=look.marker, markersize=4, linewidth=1.4
-        )
-        drawn.ax.plot(part["dimension"], part["null"], color=look.color, linestyle="--", linewidth=0.9)
+        x = part["dimension"] + SPREAD * ((position + 0.5) / len(pairs) - 0.5)
+        drawn.ax.plot(x, part["correlation"], color=look.color, marker=look.marker, markersize=4, linewidth=1.4)
+        drawn.ax.plot(x, part["null"], color=look.color, linestyle="--", linewidth=0.9)
+        if set(LIMITS) <= set(part):
+            drawn.ax.vlines(x, part["lower"], part["upper"], color=look.color, linewidth=0.9, alpha=0.7)
         handles.append(Line2D([], [], color=look.color, marker=look.marker, markersize=4, label=label))
     handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=0.9, label="95 % of permutations"))
     drawn.ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)

@@ -7,9 +7,13 @@ from itertools import combinations
 from typing import NamedTuple
 
 import torch
+from scipy.stats import t as student_t
 from torch import Tensor
 
 from omicvae.stats.gaussian import block_slices, symmetric_power
+
+MOST_CORRELATED = 1 - 1e-6  # of a resample of few samples, whose correlation can be exactly 1
+HELD = 2**24  # numbers of one array of resampling weights held at once
 
 
 class CanonicalFrame(NamedTuple):
@@ -152,3 +156,80 @@ def permutation_null(
             shuffled.append(mixed)
         draws.append(fixed_direction_correlations(shuffled, measured))
     return torch.stack(draws).quantile(level, dim=0)
+
+
+def bootstrap_interval(a: Tensor, b: Tensor, *, n_bootstrap: int, level: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    r"""Confidence interval of each column's correlation, by resampling rows.
+
+    On the scale of :math:`\zeta = \operatorname{artanh} r`, which keeps the limits inside (-1, 1) and is nearly symmetric,
+
+    .. math:: \zeta \pm t_{n-2} \, \sqrt{\tfrac{n}{n-1}} \; \operatorname{sd}(\zeta^*)
+
+    with :math:`\zeta^*` of the resamples. The standard deviation comes from the data, so that heavy tails widen the
+    interval, which the textbook's :math:`1 / \sqrt{n - 3}` for Gaussian data does not notice; the factor and Student's
+    quantile make up for what resamples of few rows vary too little. (The percentile interval, quantiles of resampled
+    correlations, covers 82 to 84 % instead of 90 % of the time with ten samples of Gaussian data; this one 93 to 94 %.)
+
+    Parameters
+    ----------
+    a, b
+        ``(n, r)``; rows are independent samples.
+    n_bootstrap
+        Number of resamples.
+    level
+        Nominal coverage.
+    seed
+        Of the resamples, which are the same for all columns.
+
+    Returns
+    -------
+    Lower and upper limits, each ``(r,)`` float64. NaN with fewer than three rows, or where a column does not vary.
+
+    References
+    ----------
+    Efron and Tibshirani, *An introduction to the bootstrap* (1993), ch. 12.
+    """
+    n = a.shape[0]
+    undefined = torch.full((a.shape[1],), torch.nan, dtype=torch.float64)
+    if n < 3:
+        return undefined, undefined.clone()
+    a, b = (_standardised(x) for x in (a, b))
+    zeta = _artanh((a * b).mean(0))
+    resampled = _artanh(_resampled_correlations(a, b, n_bootstrap, seed))
+    usable = ~resampled.isnan()
+    count = usable.sum(0)
+    center = torch.where(usable, resampled, 0.0).sum(0) / count
+    squares = torch.where(usable, (resampled - center).square(), 0.0).sum(0)
+    sd = torch.where(count > 1, (squares / (count - 1)).sqrt(), torch.nan)
+    half = float(student_t.ppf((1 + level) / 2, n - 2)) * (n / (n - 1)) ** 0.5 * sd
+    return (zeta - half).tanh(), (zeta + half).tanh()
+
+
+def _standardised(x: Tensor) -> Tensor:
+    """Columns with mean 0 and mean square 1 in float64; NaN where a column does not vary."""
+    x = x.double()
+    centered = x - x.mean(0)
+    scale = centered.square().mean(0).sqrt()
+    return centered / torch.where(scale > 1e-12 * x.abs().amax(0), scale, torch.nan)
+
+
+def _artanh(correlation: Tensor) -> Tensor:
+    return correlation.clamp(-MOST_CORRELATED, MOST_CORRELATED).atanh()
+
+
+def _resampled_correlations(a: Tensor, b: Tensor, n_bootstrap: int, seed: int) -> Tensor:
+    """``(n_bootstrap, r)`` correlations of rows drawn with replacement, from weighted sums; NaN where a column is constant."""
+    n, r = a.shape
+    generator = torch.Generator().manual_seed(seed)
+    products = torch.cat([a, b, a * a, b * b, a * b], 1)
+    chunk = max(1, HELD // n)
+    sums = []
+    for start in range(0, n_bootstrap, chunk):
+        rows = torch.randint(n, (min(chunk, n_bootstrap - start), n), generator=generator)
+        weights = torch.zeros(rows.shape, dtype=a.dtype).scatter_add_(1, rows, torch.ones_like(rows, dtype=a.dtype))
+        sums.append(weights @ products / n)
+    mean_a, mean_b, square_a, square_b, product = torch.cat(sums).split(r, 1)
+    variances = torch.stack([square_a - mean_a.square(), square_b - mean_b.square()])
+    # a resample of one row repeated has no variance but for rounding
+    defined = (variances > 1e-10).all(0)
+    return torch.where(defined, (product - mean_a * mean_b) / variances.prod(0).sqrt(), torch.nan)

@@ -47,6 +47,37 @@ def predictive_quantiles(draws: Tensor, probabilities: Sequence[float]) -> Tenso
     return torch.stack([_quantile(ordered, p) for p in probabilities])
 
 
+def central_interval(draws: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    """Central interval of draws at a level of its own for every feature.
+
+    Quantiles are those of :func:`predictive_quantiles`; a level that the draws cannot resolve gives their range.
+
+    Parameters
+    ----------
+    draws
+        ``(K, n, p)`` draws.
+    level
+        ``(p,)`` levels; clamped to [0, 1].
+
+    Returns
+    -------
+    Lower and upper limit, each ``(n, p)``.
+    """
+    ordered = _sorted(draws if draws.is_floating_point() else draws.to(torch.get_default_dtype()))
+    K = ordered.shape[0]
+
+    def quantile(probability: Tensor) -> Tensor:
+        position = ((K + 1) * probability).clamp(1, K)
+        below = (position + _ROUNDING * K).floor().clamp(1, K)
+        share = (position - below).clamp_min(0).to(ordered.dtype)
+        at = (below.long() - 1).expand(1, *ordered.shape[1:])
+        low = ordered.gather(0, at)[0]
+        return torch.lerp(low, ordered.gather(0, (at + 1).clamp_max(K - 1))[0], share)
+
+    tail = 0.5 * (1 - level.clamp(0, 1))
+    return quantile(tail), quantile(1 - tail)
+
+
 def draws_needed(level: float) -> int:
     """Least number of draws from which a central interval of probability ``level`` can be read.
 

@@ -16,10 +16,11 @@ from omicvae.nn import NetworkConfig
 from omicvae.tl._arguments import check_data, check_model, check_obsm_keys
 from omicvae.tl._cross_correlation import correlation_table, has_shared_coordinates
 from omicvae.tl._held_out import HeldOut
+from omicvae.tl._trust import check_stem, measured_trust, trust_columns, warn_of_guesses
 
 
 def embed(mdata: MuData, model: Model, *, key_added: str | None = None, copy: bool = False) -> MuData | None:
-    """Write latents, their uncertainty, provenance and denoised values into a MuData.
+    """Write latents, their uncertainty, provenance, denoised values and trust into a MuData.
 
     Parameters
     ----------
@@ -51,27 +52,37 @@ def embed(mdata: MuData, model: Model, *, key_added: str | None = None, copy: bo
         Measured samples with noise removed, and the standard deviation of a new measurement around it, in the units of
         the registered layer (methylation levels for ``betabinomial``). float32; NaN for features that were not
         registered.
+    ``mod[modality].var["covae_imputable"]``, ``["covae_r2"]``, ``["covae_coverage90"]``, ``["covae_skill_vs_ridge"]``
+        How far values of a feature imputed from the other assays can be trusted, measured on samples the model had not
+        seen (``model.trust``). ``False`` and NaN for features that were not registered, or if nothing was held out.
     ``uns["covae"]``
         How the model was made, the number of shared dimensions and, where the model has them, the correlations between
         assays (:func:`omicvae.tl.cross_correlation`).
 
+    Warns
+    -----
+    UserWarning
+        Once for each modality of which most features cannot be told from their mean.
+
     Raises
     ------
     TypeError
-        If ``mdata`` is not a MuData or ``model`` is not a model.
+        If ``mdata`` is not a MuData, ``model`` is not a model, or ``key_added`` is not text.
     ValueError
-        If a name to be written is a modality of ``mdata.obsm`` or a registered layer, or if the data do not fit the
+        If ``key_added`` is empty or holds ``"/"``, if a name to be written is a modality of ``mdata.obsm`` or a registered layer, or if the data do not fit the
         model.
     RuntimeError
         If the model is not trained.
     """
     check_model(model, "embed")
     check_data(mdata, "embed")
-    key = model.default_key if key_added is None else key_added
+    key = check_stem(model, key_added)
     obsm = _latents(mdata, model, key)
     obs = _annotations(mdata, model, key)
     layers = {m: _denoised(mdata, model, m, key) for m in model.modalities if m in mdata.mod}
+    trust = {m: measured_trust(model, m) for m in layers}
     uns = parameters(model, mdata)
+    warn_of_guesses(trust, key)
     target = mdata.copy() if copy else mdata
     for name, values in obsm.items():  # first: setting obsm turns a view into data of its own, modalities included
         target.obsm[name] = values
@@ -80,6 +91,9 @@ def embed(mdata: MuData, model: Model, *, key_added: str | None = None, copy: bo
     for modality, denoised in layers.items():
         for name, matrix in denoised.items():
             target.mod[modality].layers[name] = matrix
+        adata = target.mod[modality]
+        for name, scores in trust_columns(trust[modality], adata.var_names, key).items():
+            adata.var[name] = scores
     target.uns[key] = uns
     return target if copy else None
 

@@ -5,7 +5,11 @@ from omicvae.nn.likelihoods._bernoulli import Bernoulli
 from omicvae.nn.likelihoods._beta import Beta
 from omicvae.nn.likelihoods._betabinomial import BetaBinomial
 from omicvae.nn.likelihoods._counts import CountLikelihood, Poisson
-from omicvae.nn.likelihoods._negative_binomial import NegativeBinomial, ZeroInflatedNegativeBinomial
+from omicvae.nn.likelihoods._negative_binomial import (
+    NegativeBinomial,
+    NegativeBinomialCounts,
+    ZeroInflatedNegativeBinomial,
+)
 from omicvae.nn.likelihoods._normal import Normal, UnitNormal
 from omicvae.nn.likelihoods._propose import LIKELIHOODS, likelihood_class, make_likelihood, propose
 
@@ -19,6 +23,7 @@ __all__ = [
     "CountLikelihood",
     "Likelihood",
     "NegativeBinomial",
+    "NegativeBinomialCounts",
     "Normal",
     "Observed",
     "Poisson",

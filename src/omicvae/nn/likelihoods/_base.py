@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,11 @@ class Observed(NamedTuple):
     coverage: Tensor | None
     """(n, p) total reads (beta-binomial), else None"""
 
+    def take(self, rows: Tensor) -> Observed:
+        """Some of the rows, by position or mask."""
+        size = None if self.size is None else self.size[rows]
+        return Observed(self.x[rows], size, None if self.coverage is None else self.coverage[rows])
+
 
 class Likelihood(nn.Module, ABC):
     r"""Conditional distribution of one modality's values given the decoder's output ``eta``.
@@ -58,6 +63,8 @@ class Likelihood(nn.Module, ABC):
     uses_size: ClassVar[bool] = False
     uses_coverage: ClassVar[bool] = False
     discrete: ClassVar[bool]
+    response_family: ClassVar[Literal["count", "binary", "reads"] | None] = None
+    """Kind of generalised linear model around a prediction (:class:`omicvae.nn.Response`); ``None``: residuals."""
 
     _fill: ClassVar[float] = 0.0  # valid value that stands in for a missing one inside the density
 
@@ -120,6 +127,27 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def _log_density(self, eta: Tensor, x: Tensor, observed: Observed, noise: Tensor) -> Tensor:
         """``(..., p)`` log density at ``x``, in which missing values have been replaced by valid ones."""
+
+    @abstractmethod
+    def _untransform(self, values: Tensor) -> Tensor:
+        """Inverse of :meth:`_transform`, at the reference size for counts; a level for methylated reads."""
+
+    @property
+    def reference_size(self) -> Tensor:
+        """``()`` size at which :meth:`decode_transform` gives counts."""
+        return self.input_mean.new_ones(())
+
+    def decode_transform(self, values: Tensor, columns: Tensor | slice = slice(None)) -> Tensor:
+        """Inverse of :meth:`encode_transform`: standardised values ``(..., p)`` to the units of the data.
+
+        Counts are those at :attr:`reference_size` and not rounded; methylated reads become levels. With ``columns``,
+        ``values`` are those of some features.
+        """
+        return self._untransform(self.input_mean[columns] + self.input_scale[columns] * values)
+
+    def clip(self, values: Tensor) -> Tensor:
+        """Values moved into the support."""
+        return values
 
     def measured(self, observed: Observed) -> Tensor:
         """``(n, p)`` bool: which elements carry information."""

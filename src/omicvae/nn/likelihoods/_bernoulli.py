@@ -42,6 +42,7 @@ class Bernoulli(Likelihood):
 
     name = "bernoulli"
     discrete = True
+    response_family = "binary"
 
     logit_mean: Tensor
     link_scale: Tensor
@@ -102,6 +103,9 @@ class Bernoulli(Likelihood):
 
     def _transform(self, observed: Observed) -> Tensor:
         return observed.x
+
+    def _untransform(self, values: Tensor) -> Tensor:
+        return values
 
     def _log_density(self, eta: Tensor, x: Tensor, observed: Observed, noise: Tensor) -> Tensor:
         logits = self._logits(eta)

@@ -116,6 +116,13 @@ class Beta(Likelihood):
     def _transform(self, observed: Observed) -> Tensor:
         return _squeeze(observed.x).logit()
 
+    def clip(self, values: Tensor) -> Tensor:
+        """Values moved into [0, 1]."""
+        return values.clamp(0.0, 1.0)
+
+    def _untransform(self, values: Tensor) -> Tensor:
+        return values.sigmoid()
+
     def _log_density(self, eta: Tensor, x: Tensor, observed: Observed, noise: Tensor) -> Tensor:
         a, b = self._shapes(eta, noise)
         x = _squeeze(x)

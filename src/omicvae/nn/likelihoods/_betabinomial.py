@@ -46,6 +46,7 @@ class BetaBinomial(Beta):
     name = "betabinomial"
     uses_coverage = True
     discrete = True
+    response_family = "reads"
 
     _fill = 0.0
 

@@ -51,6 +51,7 @@ class CountLikelihood(Likelihood):
 
     uses_size = True
     discrete = True
+    response_family = "count"
 
     log_base: Tensor
     link_scale: Tensor
@@ -113,6 +114,14 @@ class CountLikelihood(Likelihood):
 
     def _transform(self, observed: Observed) -> Tensor:
         return torch.log1p(observed.x / _size(observed.size)[:, None] * self.median_size)
+
+    def _untransform(self, values: Tensor) -> Tensor:
+        return torch.expm1(values.clamp(0.0, LOG_RATE_RANGE[1]))
+
+    @property
+    def reference_size(self) -> Tensor:
+        """``()`` the median training size."""
+        return self.median_size
 
     def _log_rate(self, eta: Tensor, size: Tensor | None) -> Tensor:
         """Log of the expected count, ``(..., p)``."""

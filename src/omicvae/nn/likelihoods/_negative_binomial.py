@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scvi.distributions import NegativeBinomial as ScviNegativeBinomial
@@ -18,6 +19,7 @@ from omicvae.nn.likelihoods._counts import LOG_RATE_RANGE, CountLikelihood
 
 LOG_DISPERSION_RANGE = (math.log(1e-3), math.log(1e5))
 SPARSE = 0.25  # share of nonzero counts below which they are worth picking out, on a CPU
+MOST_COUNT = 1e15
 DROPOUT_START = -3.0  # logit
 
 
@@ -141,12 +143,22 @@ class NegativeBinomialCounts(ScviNegativeBinomial):
 
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         """Draw counts, as floats."""
+        if self.mu.device.type == "cpu":
+            return _numpy_draws(self.mu, self.theta, torch.Size(sample_shape) + self.batch_shape)
         # scvi-tools draws in inference mode; what comes out could not be part of a later backward pass.
         return super().sample(torch.Size(sample_shape)).clone()
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probability of counts."""
         return _log_prob(value, self.mu.log(), self.theta.log())
+
+
+def _numpy_draws(mu: Tensor, theta: Tensor, shape: torch.Size) -> Tensor:
+    """Gamma-Poisson draws by numpy, several times as fast as torch's on a CPU, under torch's seed."""
+    rng = np.random.default_rng(int(torch.randint(2**62, ())))
+    shapes = theta.detach().double().numpy()
+    rates = rng.standard_gamma(shapes, size=tuple(shape)) * (mu.detach().double().numpy() / shapes)
+    return torch.from_numpy(rng.poisson(np.minimum(rates, MOST_COUNT)).astype(np.float32))
 
 
 class ZeroInflatedCounts(ScviZeroInflatedNegativeBinomial):

@@ -69,6 +69,9 @@ class Normal(Likelihood):
     def _transform(self, observed: Observed) -> Tensor:
         return observed.x
 
+    def _untransform(self, values: Tensor) -> Tensor:
+        return values
+
     def _log_density(self, eta: Tensor, x: Tensor, observed: Observed, noise: Tensor) -> Tensor:
         log_noise = self._log_noise(noise)
         residual = ((x - self.input_mean) / self.input_scale - eta[..., 0, :]) * torch.exp(-log_noise)

@@ -1,0 +1,244 @@
+"""The model class of probabilistic CCA."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from mudata import MuData
+from numpy.typing import NDArray
+from torch.distributions import Distribution
+
+from omicvae.data import Batch, PatternSplitter
+from omicvae.data._validate import nearest
+from omicvae.model._base import Indices, MultimodalModel
+from omicvae.model._closed_form import read_blocks
+from omicvae.model._factor_backbone import FactorBackbone
+from omicvae.model._held_out import Part
+from omicvae.model._model import Model
+from omicvae.model._sizes import per_modality, whole_number
+from omicvae.module._prediction import Unknowns
+from omicvae.module._probabilistic_cca import ProbabilisticCCAModule
+from omicvae.stats.factor_selection import select_sizes
+
+logger = logging.getLogger("omicvae")
+
+SELECTION_SAMPLES = 3000
+"""Training samples from which the number of factors is chosen."""
+OF_TRAINER = ("callbacks", "enable_progress_bar", "logger", "precision", "simple_progress_bar")
+
+
+class ProbabilisticCCA(Model):
+    """Probabilistic CCA :cite:p:`bach2005probabilistic,virtanen2012group`: linear, Gaussian, exact, without a network.
+
+    Every assay is a linear function of common factors plus noise. Factors that an assay does not need are switched off in
+    it, which tells shared ones from private ones. The posterior given any assays is in closed form, and training takes
+    seconds: the model to compare a network with.
+
+    Counts, methylation and 0/1 values enter on the scale of the encoders (such as log counts); predictions go back to the
+    data through the residuals of held-out samples (:class:`omicvae.nn.Response`).
+
+    Parameters
+    ----------
+    mdata
+        MuData registered with :meth:`setup_mudata`.
+    registry
+        Registry of a saved model, to build it without data.
+    n_factors
+        Factors that all assays may use; ``"auto"`` takes as many as predict assays of validation samples best.
+    n_private
+        Further factors of each assay alone, for all assays or a mapping. ``"auto"`` adds none: which of the
+        ``n_factors`` are private is then found by the fit.
+
+    Examples
+    --------
+    >>> import omicvae
+    >>> mdata = omicvae.datasets.simulated_cohort(n_obs=120).mdata
+    >>> omicvae.model.ProbabilisticCCA.setup_mudata(mdata, batch_key="center")
+    >>> model = omicvae.model.ProbabilisticCCA(mdata, n_factors=8)
+    >>> model.train()
+    >>> model.impute("rppa", given=["rna"]).shape[0]
+    120
+    """
+
+    default_key = "pcca"
+    module: ProbabilisticCCAModule
+
+    def __init__(
+        self,
+        mdata: MuData | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        n_factors: int | Literal["auto"] = "auto",
+        n_private: int | Mapping[str, int] | Literal["auto"] = "auto",
+    ) -> None:
+        super().__init__(mdata, registry)
+        self._n_factors = None if n_factors == "auto" else whole_number("n_factors", n_factors)
+        none = dict.fromkeys(self.modalities, 1)
+        private = {} if n_private == "auto" else per_modality("n_private", n_private, self.schema, none)
+        named = n_private if isinstance(n_private, Mapping) else private
+        self._n_private = tuple(private[m] if m in named else 0 for m in self.modalities)
+        self.module = ProbabilisticCCAModule(self.schema)
+        self.backbone = FactorBackbone(self.module)
+        self._model_summary_string = f"Probabilistic CCA with {n_factors} factors over {', '.join(self.modalities)}"
+        self.init_params_ = self._get_init_params(locals())
+
+    # ------------------------------------------------------------------ training
+
+    def train(  # type: ignore[override]
+        self,
+        max_iter: int | None = None,
+        *,
+        train_size: float = 0.9,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        datasplitter_kwargs: Mapping[str, Any] | None = None,
+        **of_gradient_training: Any,
+    ) -> None:
+        """Fit the model by variational EM.
+
+        Numbers of factors and iterations are chosen by predicting the assays of validation samples from their other
+        assays. The model is then fitted to training and validation samples together, and once more without each of five
+        folds, from which predictions get their scale, their residuals and their intervals.
+
+        Parameters
+        ----------
+        max_iter
+            Most iterations; fewer are taken if they predict validation samples as well. Without validation samples, the
+            usual number (:data:`omicvae.stats.factor_selection.USUAL_ITERATIONS`).
+        train_size, validation_size
+            Shares of samples; the split keeps the mix of presence patterns. What is left over is the test part.
+        shuffle_set_split
+            Whether to shuffle before splitting.
+        datasplitter_kwargs
+            Passed to :class:`omicvae.data.PatternSplitter`, for example ``external_indexing``.
+        **of_gradient_training
+            What the other models take (``batch_size``, ``accelerator``, ...), so that one call fits any of them; without
+            effect here, but for ``max_epochs``, another name of ``max_iter``.
+
+        Raises
+        ------
+        TypeError
+            For an argument that no model takes.
+        """
+        _check_known(of_gradient_training)
+        asked = of_gradient_training.get("max_epochs") if max_iter is None else max_iter
+        self._max_iter = None if asked is None else whole_number("max_iter", asked)
+        splitter = of_gradient_training.get("datamodule") or self._splitter(
+            "auto",
+            train_size=train_size,
+            validation_size=validation_size,
+            shuffle_set_split=shuffle_set_split,
+            **(datasplitter_kwargs or {}),
+        )
+        self.calibration_indices = splitter.calibration_idx
+        self._before_fit(splitter)
+        self._finish_without_gradient(splitter)
+
+    def _after_fit(self, splitter: PatternSplitter) -> None:
+        self.module.eval()
+        cohort = self._own_cohort()
+        positions = np.concatenate([_thinned(splitter.train_idx), splitter.val_idx])
+        held_out = np.arange(len(positions)) >= len(positions) - len(splitter.val_idx)
+        sizes, scored = select_sizes(
+            read_blocks(self.module, cohort, positions),
+            ~held_out,
+            held_out,
+            n_factors=self._n_factors,
+            n_private=self._n_private,
+            max_iter=self._max_iter,
+        )
+        for one in scored:
+            logger.info("%d factors, %d iterations: error %.4f on validation samples", *one)
+        logger.info("taken: %d factors, %d iterations", sizes.n_factors, sizes.n_iter)
+        fitted = self._fitted_positions()
+        bound = self.backbone.fit_factors(cohort, fitted, sizes) / max(len(fitted), 1)
+        index = pd.RangeIndex(len(bound), name="epoch")
+        self.history_ = {
+            name: pd.DataFrame({name: -bound.numpy()}, index=index) for name in ("elbo_train", "train_loss")
+        }
+
+    # ------------------------------------------------------------------ prediction
+
+    def _held_out_part(self, sources: tuple[int, ...], target: int, positions: NDArray[np.intp]) -> Part | None:
+        if not self.backbone.attached:
+            self._attach_backbone()
+        return self.backbone.held_out_part(sources, target, positions)
+
+    def _attach_backbone(self) -> None:
+        fitted = self._fitted_positions()
+        if len(fitted) != self.backbone.n_fitted:
+            raise RuntimeError(
+                f"{self.backbone.n_fitted - len(fitted)} of the {self.backbone.n_fitted} samples the model was fitted on "
+                "are not in the attached data: held-out predictions cannot be made again"
+            )
+        self.backbone.attach(self._own_cohort(), fitted, np.zeros(0, dtype=np.intp))
+
+    def _decoded(
+        self, batch: Batch, modality: str, used: NDArray[np.bool_], unknowns: Unknowns, n_draws: int
+    ) -> Distribution:
+        sources = tuple(np.flatnonzero(used).tolist())
+        return self.backbone.distribution(batch, sources, self.modalities.index(modality), unknowns, n_draws)
+
+    @torch.inference_mode()
+    def get_marginal_ll(
+        self,
+        mdata: MuData | None = None,
+        *,
+        indices: Indices | None = None,
+        n_samples: int = 1000,
+        batch_size: int | None = None,
+    ) -> float:
+        """Exact log-likelihood of what was measured, mean over samples, at the posterior mean of the weights.
+
+        Continuous values: in the units of the registered layer. Counts, 0/1 values and reads: density of their
+        transformed, standardised values. ``n_samples`` has no effect: nothing is sampled.
+        """
+        self._require_training()
+        total, n = 0.0, 0
+        cohort = self._cohort(mdata)
+        for batch in self._batches(cohort, self._positions(cohort, indices), batch_size):
+            total += float(self.module.marginal_log_likelihood(batch).sum())
+            n += batch.n_samples
+        return total / n if n else float("nan")
+
+    @property
+    def latent_names(self) -> Mapping[str, Sequence[str]]:
+        """``factor_<k>`` by variance explained; shared and private latents are some of these, under the same names."""
+        kinds: dict[str, tuple[str, str | None]] = {"joint": ("joint", None), "shared": ("shared", None)}
+        kinds |= {f"private_{m}": ("private", m) for m in self.modalities}
+        return {name: [f"factor_{k}" for k in self.module.columns(*kind).tolist()] for name, kind in kinds.items()}
+
+    # ------------------------------------------------------------------ saving
+
+    def _extra_arrays(self) -> dict[str, NDArray[Any]]:
+        arrays = super()._extra_arrays()
+        if self.is_trained_:
+            arrays |= {f"backbone/{k}": v for k, v in self.backbone.state().items()}
+        return arrays
+
+    def _restore_extra(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        super()._restore_extra(arrays)
+        if self.is_trained_:
+            self.backbone.restore(
+                {k.removeprefix("backbone/"): v for k, v in arrays.items() if k.startswith("backbone/")}
+            )
+
+
+def _check_known(arguments: Mapping[str, Any]) -> None:
+    known = {*inspect.signature(MultimodalModel.train).parameters, *OF_TRAINER}
+    for name in arguments:
+        if name not in known:
+            raise TypeError(f"train() has no argument {name!r}.{nearest(name, sorted(known | {'max_iter'}))}")
+
+
+def _thinned(positions: NDArray[np.intp]) -> NDArray[np.intp]:
+    """At most :data:`SELECTION_SAMPLES` of the training samples, evenly spread."""
+    if len(positions) <= SELECTION_SAMPLES:
+        return positions
+    return positions[np.linspace(0, len(positions) - 1, SELECTION_SAMPLES).astype(np.intp)]

@@ -1,0 +1,251 @@
+"""Probabilistic CCA as a module: fitted without gradients, exact for any set of assays."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omicvae.data import Batch, Schema
+from omicvae.module._base import MultimodalModule, PerModality
+from omicvae.module._covae import GaussianPosterior
+from omicvae.module._records import Pass, Readout
+from omicvae.nn import NetworkConfig
+from omicvae.nn.likelihoods import Likelihood, Observed
+from omicvae.stats.factor_predictor import FactorModel
+from omicvae.stats.gaussian import FullGaussian
+from omicvae.stats.probabilistic_cca import (
+    Evidence,
+    Posterior,
+    Weights,
+    evidence,
+    expected_log_likelihood,
+    explained,
+    find_gaps,
+    posterior,
+    predict,
+)
+
+SHARED_SHARE = 0.05
+"""A factor is shared if it explains at least this share of the variance it explains in one assay in a second one."""
+
+
+class ProbabilisticCCAModule(MultimodalModule):
+    r"""Linear-Gaussian factor model of all assays :cite:p:`bach2005probabilistic,virtanen2012group`.
+
+    On the standardised, transformed scale of the likelihoods' encoders (log counts per library, methylation on its
+    transformed scale, 0/1 values as they are), around what batch and covariates :math:`c` explain,
+
+    .. math::
+        z \sim N(0, I_K), \qquad
+        \tilde x_{mj} \mid z \sim N(\mu_{mj} + \beta_{mj}' c + w_{mj}' z,\; \psi_{mj}), \qquad
+        w_{mjk} \sim N(0, 1/\lambda_{mk}).
+
+    A factor with weights in several assays is shared, one with weights in a single assay private to it; the precisions
+    :math:`\lambda_{mk}` tell which is which. Maximised by variational EM (:mod:`omicvae.stats.variational_factors`) is
+
+    .. math::
+        \mathcal L = \operatorname{E}_q \log p(\tilde x_O \mid z, \mu, w)
+        - \mathrm{KL}(q(z) \,\|\, N(0, I)) - \mathrm{KL}(q(\mu, w) \,\|\, p(\mu, w)).
+
+    The posterior of :math:`z` given any assays, single missing values included, is a Gaussian in closed form
+    (:mod:`omicvae.stats.probabilistic_cca`).
+
+    Parameters
+    ----------
+    schema
+        Registered modalities and covariates.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        smallest = NetworkConfig(n_hidden=1, n_layers=0, dropout=0.0)
+        super().__init__(schema, smallest, dict.fromkeys(schema.names, 1))
+        self.decoders = PerModality((), lambda m: torch.nn.Identity())  # there is nothing to decode with
+        for i, m in enumerate(self.modalities):
+            p, c = schema[m].n_vars, self.designs.of(m).n_columns
+            self.register_buffer(f"effects_{i}", torch.zeros(1 + c, p, dtype=torch.float64))
+            for field, shape in _shapes(p, 0, 0).items():
+                self.register_buffer(f"{field}_{i}", torch.zeros(shape, dtype=torch.float64))
+
+    # ------------------------------------------------------------------ parameters
+
+    @property
+    def n_factors(self) -> int:
+        """Number of factors ``K``; 0 before the fit."""
+        return self._get("mean", 0).shape[1]
+
+    def weights(self, modality: str) -> Weights:
+        """Posterior of an assay's weights."""
+        i = self.modalities.index(modality)
+        return Weights(*(self._get(field, i) for field in Weights._fields))
+
+    def set_model(self, model: FactorModel) -> None:
+        """Take over a fitted model."""
+        device = self.device
+        for i, (weights, effects) in enumerate(zip(model.weights, model.effects, strict=True)):
+            self._buffers[f"effects_{i}"] = torch.from_numpy(np.asarray(effects)).double().to(device)
+            for field, value in weights._asdict().items():
+                self._buffers[f"{field}_{i}"] = value.double().to(device)
+
+    def factor_model(self) -> FactorModel:
+        """The fitted model, on the CPU."""
+        weights = (Weights(*(v.cpu() for v in self.weights(m))) for m in self.modalities)
+        effects = (self._get("effects", i).cpu().numpy() for i in range(len(self.modalities)))
+        return FactorModel(tuple(weights), tuple(effects))
+
+    def _get(self, name: str, i: int) -> Tensor:
+        found = self._buffers[f"{name}_{i}"]
+        assert found is not None
+        return found
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Make room for as many factors as were saved."""
+        for i, m in enumerate(self.modalities):
+            mean, spread = (state_dict.get(f"{prefix}{name}_{i}") for name in ("mean", "spread"))
+            if isinstance(mean, Tensor) and isinstance(spread, Tensor) and mean.ndim == spread.ndim == 2:
+                for field, shape in _shapes(self.schema[m].n_vars, mean.shape[1], spread.shape[1]).items():
+                    self._buffers[f"{field}_{i}"] = self._get(field, i).new_zeros(shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    # ------------------------------------------------------------------ factors
+
+    def encode(self, batch: Batch) -> dict[str, Evidence]:  # type: ignore[override]
+        """Evidence of every assay's packed rows on the factors."""
+        return {m: self._evidence(batch, m, self.weights(m)) for m in self.modalities}
+
+    def _evidence(self, batch: Batch, modality: str, weights: Weights) -> Evidence:
+        observed = self.observed(batch, modality)
+        likelihood = self.likelihoods.of(modality)
+        design = self.design(batch, modality)
+        own = None if design is None else design.index_select(0, batch.rows[modality])
+        values = likelihood.encode_transform(observed).double() - self.fixed(modality, own)
+        return evidence(weights, values, find_gaps(likelihood.measured(observed)))
+
+    def fixed(self, modality: str, design: Tensor | None) -> Tensor:
+        """``(..., p)`` what covariates ``(..., c)`` explain; ``(p,)`` without."""
+        effects = self._get("effects", self.modalities.index(modality))
+        return effects[0] if design is None else effects[0] + design.double() @ effects[1:]
+
+    def factors(self, found: dict[str, Evidence], batch: Batch, given: Tensor) -> Posterior:
+        """Posterior of the factors given the assays marked in ``given`` ``(B, M)`` or ``(M,)``; float64."""
+        given = given.expand(batch.n_samples, -1)
+        used, rows = [], []
+        for i, m in enumerate(self.modalities):
+            keep = given[batch.rows[m], i]
+            one = found[m]
+            used.append(Evidence(one.precision, one.pattern[keep], one.information[keep], one.constant[keep]))
+            rows.append(batch.rows[m][keep])
+        return posterior(used, rows, batch.n_samples, self.n_factors)
+
+    def posterior(  # type: ignore[override]
+        self, evidence: dict[str, Evidence], batch: Batch, given: Tensor
+    ) -> GaussianPosterior:
+        q = self.factors(evidence, batch, given).gaussian()
+        return GaussianPosterior(FullGaussian(q.mean.float(), q.precision_tril.float()))
+
+    def predict(self, q: Posterior, modality: str) -> tuple[Tensor, Tensor]:
+        """Mean and variance ``(B, p)`` of a new measurement around what covariates explain, on the encoders' scale."""
+        return predict(self.weights(modality), q)
+
+    def decoder_inputs(self, z: Tensor) -> dict[str, Tensor]:
+        return dict.fromkeys(self.modalities, z)
+
+    def prior_log_prob(self, z: Tensor) -> Tensor:
+        return torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
+
+    def passes(self, evidence: Any, batch: Batch, progress: float) -> list[Pass]:
+        """Not available: nothing is trained by gradient."""
+        return self._without_gradients()
+
+    def sample(self, batch: Batch, modality: str, n_samples: int = 1) -> Tensor:
+        """Not available here: a distribution of the data needs the held-out residuals that the model holds."""
+        return self._without_gradients()
+
+    def _without_gradients(self) -> NoReturn:
+        raise NotImplementedError(f"{type(self).__name__} is fitted without gradients: use the methods of the model")
+
+    # ------------------------------------------------------------------ reading
+
+    def assignment(self) -> Tensor:
+        """``(K,)`` position of the assay that each factor is private to, -1 for shared ones.
+
+        At least one factor is shared: the one that two assays have most in common.
+        """
+        share = explained([self.weights(m) for m in self.modalities])
+        total = torch.stack(
+            [self.weights(m).mean.square().mean(0).sum() + self.weights(m).noise.mean() for m in self.modalities]
+        )
+        share = share / total[:, None]
+        first, second = share.sort(0, descending=True).values[:2]
+        shared = second >= SHARED_SHARE * first
+        if not bool(shared.any()):
+            shared[second.argmax()] = True
+        return torch.where(shared, -1, share.argmax(0))
+
+    def columns(self, kind: str, modality: str | None = None) -> Tensor:
+        """Positions of the factors of a reported latent."""
+        if kind == "joint":
+            return torch.arange(self.n_factors, device=self.device)
+        wanted = -1 if kind == "shared" else self.modalities.index(str(modality))
+        return torch.nonzero(self.assignment() == wanted).squeeze(1)
+
+    def readout(self, kind: str, modality: str | None) -> Readout:
+        """``joint``: all factors; ``shared``: those of several assays; ``private``: those of one assay alone."""
+        unit = torch.eye(self.n_factors, device=self.device)
+        return Readout(unit[:, self.columns(kind, modality)], unit.new_zeros(self.n_factors))
+
+    # ------------------------------------------------------------------ bounds
+
+    def elbo(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Modality -> ``(B,)`` expected log-likelihood given everything measured, and ``(B,)`` divergence.
+
+        Continuous values: in the units of the registered layer. Counts, 0/1 values and reads: density of their
+        transformed, standardised values.
+        """
+        found = self.encode(batch)
+        q = self.factors(found, batch, batch.present)
+        terms = {}
+        for m in self.modalities:
+            packed = expected_log_likelihood(found[m], batch.rows[m], q) + self._log_jacobian(batch, m)
+            terms[m] = packed.new_zeros(batch.n_samples).index_copy(0, batch.rows[m], packed).float()
+        return terms, q.divergence().float()
+
+    def marginal_log_likelihood(self, batch: Batch) -> Tensor:
+        """``(B,)`` exact log-likelihood of what was measured, at the posterior mean of the weights; units as in :meth:`elbo`."""
+        found = {m: self._evidence(batch, m, self.weights(m).plug_in()) for m in self.modalities}
+        total = self.factors(found, batch, batch.present).log_evidence
+        for m in self.modalities:
+            total = total.index_add(0, batch.rows[m], self._log_jacobian(batch, m))
+        return total
+
+    def _log_jacobian(self, batch: Batch, modality: str) -> Tensor:
+        """``(n_m,)`` log derivative of the transformed values by the measured ones; 0 for discrete values."""
+        likelihood, observed = self.likelihoods.of(modality), self.observed(batch, modality)
+        if likelihood.discrete:
+            return torch.zeros(len(observed.x), dtype=torch.float64, device=observed.x.device)
+        return _log_derivative(likelihood, observed)
+
+
+def _shapes(p: int, K: int, r: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the fields of :class:`Weights`."""
+    return {
+        "mean": (p, K),
+        "intercept": (p,),
+        "noise": (p,),
+        "basis": (K, r),
+        "spread": (p, r),
+        "shift": (p, K),
+        "intercept_variance": (p,),
+        "precision": (K,),
+    }
+
+
+def _log_derivative(likelihood: Likelihood, observed: Observed) -> Tensor:
+    """``(n,)`` sum over measured features of the log derivative of the encoders' transform."""
+    with torch.inference_mode(False), torch.enable_grad():
+        x = observed.x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(likelihood.encode_transform(observed._replace(x=x)).sum(), x)
+    logs = slope.double().abs().clamp_min(1e-30).log()
+    return torch.where(likelihood.measured(observed), logs, 0.0).sum(1)

@@ -1,0 +1,175 @@
+"""Measured values of an assay, and predictions by fits that have not seen them, on one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from mudata import MuData
+from numpy.typing import NDArray
+
+from omicvae.data import Cohort
+from omicvae.model._model import Model
+from omicvae.module._prediction import draw_unknowns
+
+Float32 = NDArray[np.float32]
+Positions = NDArray[np.intp]
+
+ROWS = 256  # samples drawn at a time: all features of all draws are held
+SIZES = 200  # library sizes drawn to know their mean
+COMPARED = 500  # measured samples that the predictor's noise is averaged over
+
+
+class Request(NamedTuple):
+    """Which predictions are asked for."""
+
+    model: Model
+    mdata: MuData
+    cohort: Cohort
+    modality: str
+    given: Sequence[str] | None
+    columns: Positions
+    """Features, as positions among the registered ones."""
+    batch_size: int | None
+
+    @property
+    def target(self) -> int:
+        """Position of the modality."""
+        return self.model.modalities.index(self.modality)
+
+    def predictable(self) -> NDArray[np.bool_]:
+        """``(n_obs,)`` samples that have something to predict the modality from."""
+        sources = self.model._given(self.given, self.modality).cpu().numpy()
+        return np.asarray(self.cohort.present[:, sources].any(1))
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the features."""
+        names = self.model.schema[self.modality].var_names
+        return [names[j] for j in self.columns]
+
+    def on_own_data(self) -> Request:
+        """The same of the data that the model was fitted on."""
+        assert isinstance(self.model.adata, MuData)
+        return self._replace(mdata=self.model.adata, cohort=self.model._cohort(None))
+
+
+class Predicted(NamedTuple):
+    """Predictions by fits that have not seen the values."""
+
+    names: pd.Index
+    """(n,) samples."""
+    values: Float32
+    """(n, p) measured; NaN where not."""
+    prediction: Float32
+    """(n, p)"""
+
+
+def analysis_scale(request: Request, values: Float32, size: Float32 | None) -> Float32:
+    """Values on the scale on which groups are compared.
+
+    Counts: ``log(1 + x)`` of counts at the median library size, on which a difference is one of proportions and single
+    samples do not decide. All others as they are: differences of means, methylation levels and shares of ones.
+    """
+    if size is None:
+        return values
+    return np.log1p(values * (_median(request) / size[:, None])).astype(np.float32)
+
+
+def measured_values(request: Request, positions: Positions) -> Float32:
+    """``(n, p)`` measured values of samples that have the assay, on the scale of :func:`analysis_scale`."""
+    parts = [np.zeros((0, len(request.columns)), np.float32)]
+    for start in range(0, len(positions), ROWS):
+        batch = request.cohort.batch(positions[start : start + ROWS])
+        values = batch.x[request.modality]
+        if request.modality in batch.coverage:
+            reads = batch.coverage[request.modality]
+            values = (values / reads).where(reads > 0, float("nan"))
+        size = batch.size[request.modality].numpy() if _uses_size(request) else None
+        parts.append(analysis_scale(request, values.numpy()[:, request.columns], size))
+    return np.concatenate(parts)
+
+
+def predicted_means(request: Request, positions: Positions) -> Float32:
+    """``(n, p)`` predictive means of samples from their other assays, on the scale of :func:`analysis_scale`."""
+    if len(positions) == 0:
+        return np.zeros((0, len(request.columns)), np.float32)
+    found = request.model.impute(
+        request.modality,
+        mdata=request.mdata,
+        indices=positions,
+        features=request.features,
+        given=request.given,
+        level=None,
+        batch_size=request.batch_size,
+    )
+    return analysis_scale(request, found.X, _expected_size(request, positions))
+
+
+def held_out_predictions(request: Request) -> Predicted | None:
+    """Samples of the model's own data, predicted by fits without them; ``None`` if there are none."""
+    own = request.on_own_data()
+    try:
+        held = request.model.get_held_out_predictions(request.modality, given=request.given)
+    except RuntimeError:
+        return None
+    positions = own.cohort.obs_names.get_indexer(held.obs_names).astype(np.intp)
+    imputed = np.asarray(held.layers["imputed"], np.float32)[:, request.columns]
+    values = measured_values(own, positions)
+    return Predicted(held.obs_names, values, analysis_scale(own, imputed, _expected_size(own, positions)))
+
+
+def predictive_noise(request: Request, positions: Positions, n_draws: int) -> Iterator[tuple[slice, Float32]]:
+    """Blocks of samples with ``(n_draws, block, p)`` draws around the mean of their draws.
+
+    The draws of one number belong together: their features come from the same latents.
+    """
+    scale = "normalized" if _uses_size(request) else "input"
+    for start in range(0, len(positions), ROWS):
+        drawn = request.model.sample(
+            request.modality,
+            mdata=request.mdata,
+            indices=positions[start : start + ROWS],
+            given=request.given,
+            n_samples=n_draws,
+            scale=scale,  # type: ignore[arg-type]
+            batch_size=request.batch_size,
+        )[:, :, request.columns]
+        if scale == "normalized":
+            drawn = np.log1p(drawn)
+        yield slice(start, start + drawn.shape[1]), drawn - drawn.mean(0)
+
+
+def noise_variance(request: Request, positions: Positions, n_draws: int) -> NDArray[np.float64]:
+    """``(p,)`` mean predictive variance over some of the samples."""
+    if len(positions) > COMPARED:
+        positions = positions[np.linspace(0, len(positions) - 1, COMPARED).astype(np.intp)]
+    total = np.zeros(len(request.columns))
+    for _, noise in predictive_noise(request, positions, n_draws):
+        total += noise.var(0, ddof=1, dtype=np.float64).sum(0)
+    return total / max(len(positions), 1)
+
+
+def _uses_size(request: Request) -> bool:
+    return bool(request.model.module.likelihoods.of(request.modality).uses_size)
+
+
+def _median(request: Request) -> float:
+    return float(request.model.module.size_priors.of(request.modality).median)
+
+
+@torch.inference_mode()
+def _expected_size(request: Request, positions: Positions) -> Float32 | None:
+    """``(n,)`` library size that a predicted count stands for: the mean of those that could have been."""
+    if not _uses_size(request):
+        return None
+    sizes = [torch.zeros(0)]
+    for batch in request.model._batches(request.cohort, positions, request.batch_size):
+        nothing = torch.zeros(batch.n_samples, dtype=torch.bool, device=request.model.module.device)
+        unknowns = draw_unknowns(request.model.module, batch, request.modality, nothing, SIZES)
+        assert unknowns.size is not None
+        sizes.append(unknowns.size.mean(0).cpu())
+    return torch.cat(sizes).numpy()

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from omicvae.stats.gates import GAIN_PRIOR, GAIN_RANGE, feature_gains, gated_error, isotonic_gates
+
+
+def sums(k: int, seed: int, n: int = 30) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sums of squares and products of codes and predictions that explain less and less of them, some badly scaled."""
+    rng = np.random.default_rng(seed)
+    prediction = rng.normal(size=(n, k)) * rng.uniform(0.2, 2, k)
+    truth = prediction * rng.uniform(-0.3, 1.6, k) + rng.normal(size=(n, k))
+    return (truth**2).sum(0), (truth * prediction).sum(0), (prediction**2).sum(0)
+
+
+def squared_error(gates: np.ndarray, products: np.ndarray, squares: np.ndarray) -> float:
+    return float((gates**2 * squares - 2 * gates * products).sum())
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("k", [1, 2, 5, 12])
+def test_gates_solve_the_quadratic_program(k, seed):
+    _, products, squares = sums(k, seed)
+    falling = {"type": "ineq", "fun": lambda c: c[:-1] - c[1:]} if k > 1 else ()
+    found = minimize(
+        squared_error, np.full(k, 0.5), args=(products, squares), bounds=[(0, 1)] * k, constraints=falling,
+        method="SLSQP", options={"ftol": 1e-14, "maxiter": 500},
+    )  # fmt: skip
+    gates = isotonic_gates(products, squares)
+    assert ((gates >= 0) & (gates <= 1)).all()
+    assert (np.diff(gates) <= 0).all()
+    assert squared_error(gates, products, squares) <= found.fun + 1e-6 * abs(found.fun)
+    np.testing.assert_allclose(gates, found.x, atol=1e-4)
+
+
+def test_falling_regressions_are_their_own_gates():
+    squares = np.array([4.0, 1.0, 9.0, 2.0])
+    wanted = np.array([0.9, 0.5, 0.5, 0.1])
+    np.testing.assert_allclose(isotonic_gates(wanted * squares, squares), wanted)
+
+
+def test_useless_overconfident_and_absent_predictions():
+    assert isotonic_gates(np.array([-3.0, -1.0]), np.array([2.0, 2.0])).tolist() == [0, 0]
+    assert isotonic_gates(np.array([5.0, 4.0]), np.array([2.0, 2.0])).tolist() == [1, 1]
+    assert isotonic_gates(np.zeros(3), np.zeros(3)).tolist() == [0, 0, 0]
+    assert isotonic_gates(np.zeros(0), np.zeros(0)).shape == (0,)
+    # a component without predictions has no say in its neighbours' gates
+    np.testing.assert_allclose(isotonic_gates(np.array([0.0, 2.0, 0.0]), np.array([0.0, 4.0, 0.0]))[:2], 0.5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gated_error_is_what_the_best_gates_leave(seed):
+    total, products, squares = sums(6, seed)
+    least = gated_error(total, products, squares, np.ones(6))
+    rng = np.random.default_rng(seed)
+    for _ in range(200):
+        gates = np.sort(rng.random(6))[::-1]
+        assert least <= (total + gates**2 * squares - 2 * gates * products).sum() + 1e-9
+    assert 0 <= least <= total.sum()
+
+
+def test_gated_error_counts_components_by_what_they_explain():
+    total, products, squares = sums(2, seed=0)
+    apart = [gated_error(total, products, squares, w) for w in np.eye(2)]
+    assert gated_error(total, products, squares, np.array([3.0, 0.5])) == pytest.approx(3 * apart[0] + 0.5 * apart[1])
+
+
+def test_gains_are_shrunken_regressions_within_their_range():
+    rng = np.random.default_rng(0)
+    prediction = rng.normal(size=(400, 5))
+    truth = prediction * [0.0, 0.4, 1.0, 2.0, -1.0] + 0.1 * rng.normal(size=(400, 5))
+    gains = feature_gains(truth, prediction, np.full(5, 400.0))
+    held = GAIN_PRIOR * 400
+    plain = ((truth * prediction).sum(0) + held) / ((prediction**2).sum(0) + held)
+    np.testing.assert_allclose(gains[:3], plain[:3], rtol=1e-6)
+    # 400 samples with an error of .1 give a slope to .005 and the shrinkage moves it by at most .005
+    np.testing.assert_allclose(gains, [0, 0.4, 1, GAIN_RANGE[1], GAIN_RANGE[0]], atol=0.02)
+
+
+def test_a_feature_without_values_or_predictions_keeps_a_gain_of_one():
+    np.testing.assert_allclose(feature_gains(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(2)), 1)
+    np.testing.assert_allclose(feature_gains(np.ones((9, 1)), np.zeros((9, 1)), np.full(1, 9.0)), 1)
+
+
+def test_gains_see_measured_values_only():
+    rng = np.random.default_rng(0)
+    truth, prediction, seen = rng.normal(size=(60, 3)), rng.normal(size=(60, 3)), rng.random((60, 3)) < 0.5
+    masked = feature_gains(np.where(seen, truth, 0), np.where(seen, prediction, 0), seen.sum(0).astype(float))
+    for j in range(3):
+        rows = seen[:, j]
+        alone = feature_gains(truth[rows, j : j + 1], prediction[rows, j : j + 1], np.array([rows.sum()], float))
+        assert masked[j] == pytest.approx(alone[0])
