@@ -14,7 +14,7 @@ from omicvae.model import CoVAE
 @pytest.fixture
 def table() -> pd.DataFrame:
     """``c`` is never a candidate; ``a`` and ``b`` for different numbers of samples."""
-    rows = [("a", "b", 0.10), ("a", "b", 0.30), ("a", "c", 0.02), ("b", "a", 0.40), ("b", "c", -0.001)]
+    rows = [("a", "b", 0.10), ("a", "b", 0.30), ("a", "c", 0.02), ("b", "a", 0.40), ("b", "c", 0.001)]
     return pd.DataFrame(rows, columns=["candidate", "target", "reduction"])
 
 
@@ -27,13 +27,13 @@ def fields(ax: plt.Axes) -> dict[tuple[str, str], str]:
 def test_fields_hold_mean_and_number_of_samples(table: pd.DataFrame) -> None:
     ax = pl.assay_value(table)
     assert fields(ax) == {
-        ("a", "b"): "20%\n2",
-        ("a", "c"): "2%\n1",
-        ("b", "a"): "40%\n1",
-        ("b", "c"): "0%\n1",
+        ("a", "b"): "20 %\nn = 2",
+        ("a", "c"): "2 %\nn = 1",
+        ("b", "a"): "40 %\nn = 1",
+        ("b", "c"): "0 %\nn = 1",
     }
     shown = np.ma.filled(ax.images[0].get_array().astype(float), np.nan)
-    np.testing.assert_allclose(shown, [[np.nan, 0.2, 0.02], [0.4, np.nan, -0.001]])
+    np.testing.assert_allclose(shown, [[np.nan, 0.2, 0.02], [0.4, np.nan, 0.001]])
     assert ax.get_xlabel()
     assert ax.get_ylabel()
 

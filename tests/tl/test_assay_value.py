@@ -177,6 +177,16 @@ def test_every_likelihood_covariates_and_single_missing_values(covae: CoVAE) -> 
     np.testing.assert_allclose(table["reduction"], 1 - table["sd_then"] / table["sd_now"], atol=1e-6)
 
 
+def test_expectations_do_not_depend_on_how_training_samples_are_read(
+    covae: CoVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = covae.adata[:30].copy()
+    table = assay_value(covae, query, batch_size=30)
+    monkeypatch.setattr(scvi.settings, "batch_size", 2)  # some minibatches then lack an assay altogether
+    again = assay_value(covae, query, batch_size=30)
+    pd.testing.assert_frame_equal(table, again, rtol=1e-3)  # draws are the same, sums in another order
+
+
 def test_an_assay_unrelated_to_the_others_is_worth_nothing() -> None:
     sigma = np.eye(3 * WIDTH)
     sigma[:WIDTH, WIDTH : 2 * WIDTH] = sigma[WIDTH : 2 * WIDTH, :WIDTH] = 0.8 * np.eye(WIDTH)

@@ -21,7 +21,7 @@ from omicvae.module import CoVAEModule, JointEncoderModule
 from omicvae.module._covae import CorrelatedPriorModule
 from omicvae.module._prediction import Unknowns
 from omicvae.nn import NetworkConfig
-from omicvae.train import pretrain_prior
+from omicvae.train import pretrain_prior, settle_noise
 
 POSTERIORS = ("potentials", "joint_encoder")
 BACKBONES = ("auto", "moments", "network")
@@ -113,6 +113,8 @@ class CoVAE(Model):
 
     def _after_fit(self, splitter: PatternSplitter) -> None:
         super()._after_fit(splitter)
+        if not self._by_gradient:
+            settle_noise(self.module, splitter.train_dataloader)
         held_out = splitter.val_idx if splitter.n_val else splitter.train_idx
         count_shared_dimensions(self, held_out)
 

@@ -36,9 +36,10 @@ OF_TRAINER = ("callbacks", "enable_progress_bar", "logger", "precision", "simple
 class ProbabilisticCCA(Model):
     """Probabilistic CCA :cite:p:`bach2005probabilistic,virtanen2012group`: linear, Gaussian, exact, without a network.
 
-    Every assay is a linear function of common factors plus noise. Factors that an assay does not need are switched off in
-    it, which tells shared ones from private ones. The posterior given any assays is in closed form, and training takes
-    seconds: the model to compare a network with.
+    Every assay is a linear function of common factors plus noise. The posterior given any assays is in closed
+    form, single missing values included, and training takes seconds: the model to compare a network with. Shared latents
+    are directions of the factors that are known even if any one assay is left out, private ones those that one assay
+    alone tells; what belongs to neither is only in the joint latent.
 
     Counts, methylation and 0/1 values enter on the scale of the encoders (such as log counts); predictions go back to the
     data through the residuals of held-out samples (:class:`omicvae.nn.Response`).
@@ -52,8 +53,8 @@ class ProbabilisticCCA(Model):
     n_factors
         Factors that all assays may use; ``"auto"`` takes as many as predict assays of validation samples best.
     n_private
-        Further factors of each assay alone, for all assays or a mapping. ``"auto"`` adds none: which of the
-        ``n_factors`` are private is then found by the fit.
+        Further factors of each assay alone, for all assays or a mapping. ``"auto"`` adds none: what is private
+        is then found among the ``n_factors``, and assays that are missing are predicted better.
 
     Examples
     --------
@@ -209,10 +210,11 @@ class ProbabilisticCCA(Model):
 
     @property
     def latent_names(self) -> Mapping[str, Sequence[str]]:
-        """``factor_<k>`` by variance explained; shared and private latents are some of these, under the same names."""
-        kinds: dict[str, tuple[str, str | None]] = {"joint": ("joint", None), "shared": ("shared", None)}
-        kinds |= {f"private_{m}": ("private", m) for m in self.modalities}
-        return {name: [f"factor_{k}" for k in self.module.columns(*kind).tolist()] for name, kind in kinds.items()}
+        def numbered(stem: str, kind: str, modality: str | None = None) -> list[str]:
+            return [f"{stem}_{k}" for k in range(self.module.directions(kind, modality).shape[1])]
+
+        names = {"joint": numbered("factor", "joint"), "shared": numbered("shared", "shared")}
+        return names | {f"private_{m}": numbered(f"{m}_private", "private", m) for m in self.modalities}
 
     # ------------------------------------------------------------------ saving
 

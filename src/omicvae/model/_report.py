@@ -14,7 +14,7 @@ from omicvae.model._held_out import Scored, intervals
 from omicvae.stats.baselines._ridge import RidgeBaseline
 from omicvae.stats.components import Block
 from omicvae.stats.conformal import Conformal, fit_conformal
-from omicvae.stats.scores import crps_normal, crps_sample, r2, spearman
+from omicvae.stats.scores import crps_normal, crps_sample, r2, rank_correlation, skill, spearman
 
 if TYPE_CHECKING:
     from omicvae.model._calibration import CalibrationMixin
@@ -173,12 +173,12 @@ def feature_table(model: CalibrationMixin, modality: str, scored: list[Scored]) 
     crps = np.concatenate([_crps(s) for s in scored])
     mean, ridge = (np.concatenate([getattr(r, f) for r in beaten]) for f in References._fields)
     truth = np.concatenate([s.standardised for s in scored])
-    prediction = np.concatenate([_mean_on_encoder_scale(model, modality, s) for s in scored])
+    prediction = np.concatenate([s.standardised_mean for s in scored])
     inside = np.concatenate([calibrated(s).inside(0.9) for s in scored])
     gain = mean - crps
     n = (~np.isnan(gain)).sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        certainty = np.nanmean(gain, 0) / (np.nanstd(gain, 0, ddof=1) / np.sqrt(n))
+        certainty = _column_mean(gain) / (_spread(gain) / np.sqrt(n))
     explained = r2(truth, prediction)
     columns = {
         "n_obs": n,
@@ -186,8 +186,8 @@ def feature_table(model: CalibrationMixin, modality: str, scored: list[Scored]) 
         "spearman": spearman(truth, prediction),
         "coverage90": _column_mean(inside),
         "crps": _column_mean(crps),
-        "skill_vs_mean": skill_over(crps, mean, axis=0),
-        "skill_vs_ridge": skill_over(crps, ridge, axis=0),
+        "skill_vs_mean": skill(crps, mean),
+        "skill_vs_ridge": skill(crps, ridge),
         "imputable": (np.nan_to_num(certainty, nan=-np.inf) > CERTAIN) & (np.nan_to_num(explained, nan=-1.0) > 0),
     }
     return pd.DataFrame(columns, index=pd.Index(model.schema[modality].var_names))
@@ -204,6 +204,7 @@ def pattern_table(model: CalibrationMixin, modality: str, scored: Scored, groups
         labels = groups.iloc[scored.part.positions].astype(str).where(groups.iloc[scored.part.positions].notna())
         chosen |= {str(g): (labels == g).to_numpy() for g in sorted(labels.dropna().unique())}
     rows = []
+    spread = _spread(scored.truth)
     for group, here in chosen.items():
         error = np.abs(scored.truth[here] - scored.mean[here])
         rows.append(
@@ -218,9 +219,9 @@ def pattern_table(model: CalibrationMixin, modality: str, scored: Scored, groups
                 "pit_coverage90": _mean(np.where(np.isnan(pit[here]), np.nan, np.abs(pit[here] - 0.5) <= 0.45)),
                 "width90": _mean((upper - lower)[here]),
                 "crps": _mean(_crps(scored)[here]),
-                "skill_vs_mean": float(skill_over(_crps(scored)[here], beaten.mean[here])),
-                "skill_vs_ridge": float(skill_over(_crps(scored)[here], beaten.ridge[here])),
-                "rank_correlation": _rank_correlation(error, scored.sd[here]),
+                "skill_vs_mean": float(skill(_crps(scored)[here], beaten.mean[here], axis=None)),
+                "skill_vs_ridge": float(skill(_crps(scored)[here], beaten.ridge[here], axis=None)),
+                "rank_correlation": _rank_correlation(error, scored.sd[here], spread),
             }
         )
     return pd.DataFrame(rows)
@@ -259,19 +260,6 @@ def intervals_of(model: CalibrationMixin, modality: str, known: Calibrated, leve
     return np.where(blank, np.nan, lower), np.where(blank, np.nan, upper)
 
 
-def skill_over(crps: Float32, reference: Float32, axis: int | None = None) -> NDArray[np.float64]:
-    """``1 - sum(crps) / sum(reference)`` over the values that both scored."""
-    both = ~(np.isnan(crps) | np.isnan(reference))
-    own = np.where(both, crps, 0).sum(axis, dtype=np.float64)
-    other = np.where(both, reference, 0).sum(axis, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(other > 0, 1 - own / np.where(other > 0, other, 1), np.nan))
-
-
-def _mean_on_encoder_scale(model: CalibrationMixin, modality: str, scored: Scored) -> Float32:
-    return scored.standardised_mean
-
-
 def _crps(scored: Scored) -> Float32:
     assert scored.crps is not None
     return scored.crps
@@ -280,6 +268,13 @@ def _crps(scored: Scored) -> Float32:
 def _column_mean(values: Float32) -> NDArray[np.float64]:
     count = (~np.isnan(values)).sum(0)
     return np.where(count > 0, np.nansum(values, 0, dtype=np.float64) / np.maximum(count, 1), np.nan)
+
+
+def _spread(values: Float32) -> NDArray[np.float64]:
+    """``(p,)`` standard deviation over measured values; at least a little, to divide by."""
+    n = np.maximum((~np.isnan(values)).sum(0), 1)
+    centred = values - np.nansum(values, 0, dtype=np.float64) / n
+    return np.asarray(np.maximum(np.sqrt(np.nansum(centred**2, 0) / np.maximum(n - 1, 1)), 1e-12))
 
 
 def _mean(values: NDArray[np.floating]) -> float:
@@ -293,8 +288,6 @@ def _standard_error(values: Float32) -> float:
     return float(rows.std(ddof=1) / np.sqrt(len(rows))) if len(rows) > 1 else float("nan")
 
 
-def _rank_correlation(error: Float32, sd: Float32) -> float:
-    seen = ~np.isnan(error)
-    if seen.sum() < 3:
-        return float("nan")
-    return float(spearman(error[seen][:, None], sd[seen][:, None])[0])
+def _rank_correlation(error: Float32, sd: Float32, scale: NDArray[np.floating]) -> float:
+    """Between features standardised by their truth's spread, so that units do not count."""
+    return rank_correlation(error / scale, sd / scale)

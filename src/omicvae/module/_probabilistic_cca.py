@@ -22,14 +22,11 @@ from omicvae.stats.probabilistic_cca import (
     Weights,
     evidence,
     expected_log_likelihood,
-    explained,
     find_gaps,
     posterior,
     predict,
 )
-
-SHARED_SHARE = 0.05
-"""A factor is shared if it explains at least this share of the variance it explains in one assay in a second one."""
+from omicvae.stats.shared_private import shared_private
 
 
 class ProbabilisticCCAModule(MultimodalModule):
@@ -43,8 +40,8 @@ class ProbabilisticCCAModule(MultimodalModule):
         \tilde x_{mj} \mid z \sim N(\mu_{mj} + \beta_{mj}' c + w_{mj}' z,\; \psi_{mj}), \qquad
         w_{mjk} \sim N(0, 1/\lambda_{mk}).
 
-    A factor with weights in several assays is shared, one with weights in a single assay private to it; the precisions
-    :math:`\lambda_{mk}` tell which is which. Maximised by variational EM (:mod:`omicvae.stats.variational_factors`) is
+    Directions of :math:`z` that several assays tell are shared, those that a single one tells private to it
+    (:mod:`omicvae.stats.shared_private`). Maximised by variational EM (:mod:`omicvae.stats.variational_factors`) is
 
     .. math::
         \mathcal L = \operatorname{E}_q \log p(\tilde x_O \mid z, \mu, w)
@@ -59,6 +56,9 @@ class ProbabilisticCCAModule(MultimodalModule):
         Registered modalities and covariates.
     """
 
+    vectors: Tensor
+    owner: Tensor
+
     def __init__(self, schema: Schema) -> None:
         smallest = NetworkConfig(n_hidden=1, n_layers=0, dropout=0.0)
         super().__init__(schema, smallest, dict.fromkeys(schema.names, 1))
@@ -68,6 +68,8 @@ class ProbabilisticCCAModule(MultimodalModule):
             self.register_buffer(f"effects_{i}", torch.zeros(1 + c, p, dtype=torch.float64))
             for field, shape in _shapes(p, 0, 0).items():
                 self.register_buffer(f"{field}_{i}", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("vectors", torch.zeros(0, 0, dtype=torch.float64))
+        self.register_buffer("owner", torch.zeros(0, dtype=torch.int64))
 
     # ------------------------------------------------------------------ parameters
 
@@ -88,6 +90,7 @@ class ProbabilisticCCAModule(MultimodalModule):
             self._buffers[f"effects_{i}"] = torch.from_numpy(np.asarray(effects)).double().to(device)
             for field, value in weights._asdict().items():
                 self._buffers[f"{field}_{i}"] = value.double().to(device)
+        self.vectors, self.owner = (v.to(device) for v in shared_private(model.weights))
 
     def factor_model(self) -> FactorModel:
         """The fitted model, on the CPU."""
@@ -107,6 +110,9 @@ class ProbabilisticCCAModule(MultimodalModule):
             if isinstance(mean, Tensor) and isinstance(spread, Tensor) and mean.ndim == spread.ndim == 2:
                 for field, shape in _shapes(self.schema[m].n_vars, mean.shape[1], spread.shape[1]).items():
                     self._buffers[f"{field}_{i}"] = self._get(field, i).new_zeros(shape)
+        vectors = state_dict.get(f"{prefix}vectors")
+        if isinstance(vectors, Tensor) and vectors.ndim == 2:
+            self.vectors, self.owner = self.vectors.new_zeros(vectors.shape), self.owner.new_zeros(vectors.shape[1])
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     # ------------------------------------------------------------------ factors
@@ -168,33 +174,17 @@ class ProbabilisticCCAModule(MultimodalModule):
 
     # ------------------------------------------------------------------ reading
 
-    def assignment(self) -> Tensor:
-        """``(K,)`` position of the assay that each factor is private to, -1 for shared ones.
-
-        At least one factor is shared: the one that two assays have most in common.
-        """
-        share = explained([self.weights(m) for m in self.modalities])
-        total = torch.stack(
-            [self.weights(m).mean.square().mean(0).sum() + self.weights(m).noise.mean() for m in self.modalities]
-        )
-        share = share / total[:, None]
-        first, second = share.sort(0, descending=True).values[:2]
-        shared = second >= SHARED_SHARE * first
-        if not bool(shared.any()):
-            shared[second.argmax()] = True
-        return torch.where(shared, -1, share.argmax(0))
-
-    def columns(self, kind: str, modality: str | None = None) -> Tensor:
-        """Positions of the factors of a reported latent."""
+    def directions(self, kind: str, modality: str | None = None) -> Tensor:
+        """``(K, r)`` directions of a reported latent in the space of the factors."""
         if kind == "joint":
-            return torch.arange(self.n_factors, device=self.device)
+            return torch.eye(self.n_factors, device=self.device)
         wanted = -1 if kind == "shared" else self.modalities.index(str(modality))
-        return torch.nonzero(self.assignment() == wanted).squeeze(1)
+        return self.vectors[:, self.owner == wanted].float()
 
     def readout(self, kind: str, modality: str | None) -> Readout:
-        """``joint``: all factors; ``shared``: those of several assays; ``private``: those of one assay alone."""
-        unit = torch.eye(self.n_factors, device=self.device)
-        return Readout(unit[:, self.columns(kind, modality)], unit.new_zeros(self.n_factors))
+        """``joint``: all factors; ``shared``, ``private``: directions that several assays tell, or one alone does."""
+        matrix = self.directions(kind, modality)
+        return Readout(matrix, matrix.new_zeros(self.n_factors))
 
     # ------------------------------------------------------------------ bounds
 

@@ -15,8 +15,8 @@ from omicvae.nn.likelihoods import Likelihood, NegativeBinomialCounts, Observed
 GRID = 41
 """Quantiles of residuals that are kept."""
 OWN_QUANTILES = 200  # residuals from which on a feature has quantiles of its own
-ROWS = 2000  # samples from which a response is fitted; more tell nothing new about two or three numbers a feature
-NEWTON_STEPS = 8
+ROWS = 1000  # samples from which a response is fitted; more tell nothing new about two or three numbers a feature
+NEWTON_STEPS = 6
 PRIOR_SAMPLES = 2.0  # how strongly the slope of the link is held at 1 and its intercept at 0
 LEAST_DEVIATION = 1e-3
 LEAST_SHARE = 0.05  # of the average rate or probability: what a prediction below it is raised to
@@ -124,7 +124,7 @@ class Response(nn.Module):
         a, b = center.clone(), torch.ones_like(center)  # around the centre, where the two hardly depend on one another
         overdispersion = torch.zeros_like(center)
         n = measured.sum(0).clamp_min(1)
-        for _ in range(NEWTON_STEPS):
+        for step in range(NEWTON_STEPS):
             eta = (a + b * u).clamp(-30, 30)
             mean, weight = self._mean_and_weight(eta, exposure, overdispersion)
             weight = weight * measured
@@ -137,8 +137,9 @@ class Response(nn.Module):
             determinant = (h11 * h22 - h12.square()).clamp_min(1e-12)
             a = a + ((h22 * g[0] - h12 * g[1]) / determinant).clamp(-2, 2)
             b = (b + ((h11 * g[1] - h12 * g[0]) / determinant).clamp(-1, 1)).clamp(*SLOPES)
-            mean, _ = self._mean_and_weight((a + b * u).clamp(-30, 30), exposure, overdispersion)
-            overdispersion = self._overdispersion(x, mean, exposure, measured)
+            if step % 2:
+                mean, _ = self._mean_and_weight((a + b * u).clamp(-30, 30), exposure, overdispersion)
+                overdispersion = self._overdispersion(x, mean, exposure, measured)
         self.intercept.copy_(a - b * center)
         self.slope.copy_(b)
         self.log_theta.copy_((-overdispersion.clamp_min(1e-30).log()).clamp(*LOG_THETA))

@@ -60,14 +60,15 @@ def assay_value(
     rows, columns = ([n for n in names if n in set(frame[which])] for which in ("candidate", "target"))
     cells = frame.groupby(["candidate", "target"])["reduction"]
     mean = cells.mean().unstack().reindex(index=rows, columns=columns)
-    size = cells.size().unstack().reindex(index=rows, columns=columns)
-    drawn = canvas(ax, 2.2 + 1.1 * len(columns), 1.3 + 0.7 * len(rows))
+    size = cells.size().unstack(fill_value=0).reindex(index=rows, columns=columns, fill_value=0).to_numpy()
+    width = max(0.9, *(0.1 * len(name) for name in columns))  # inches, for a name of ten letters one
+    drawn = canvas(ax, 2.4 + width * len(columns), 1.3 + 0.6 * len(rows))
     top = max(LEAST_SCALE, float(np.nanmax(mean.to_numpy())))
     image = drawn.ax.imshow(mean, cmap="Blues", vmin=0, vmax=top, aspect="auto")
     for (i, j), value in np.ndenumerate(mean.to_numpy()):
         if np.isfinite(value):
             color = "white" if value > DARK * top else "black"
-            text = f"{value:.0%}\n{int(size.iat[i, j])}"
+            text = f"{100 * value:.0f} %\nn = {size[i, j]}"
             drawn.ax.text(j, i, text, ha="center", va="center", color=color, fontsize="small")
     bar = drawn.ax.figure.colorbar(image, ax=drawn.ax, format=PercentFormatter(1.0, decimals=0))
     bar.set_label("Mean reduction of the sd")

@@ -50,11 +50,20 @@ class Conformal(NamedTuple):
         return self.table[at].astype(np.float64)
 
     def level(self, scores: NDArray[np.floating]) -> Float32:
-        """``(n, p)`` levels of the smallest intervals that hold values with these scores; 1 beyond all known ones."""
-        out = np.ones(scores.shape, dtype=np.float32)
-        padded = np.concatenate([self.ranks, [1.0]])
+        """``(n, p)`` levels of the smallest intervals that hold values with these scores; NaN stays.
+
+        Known scores divide [0, 1] into gaps that a new one is equally likely to fall into: the level is drawn uniformly
+        within the gap (the same at every call), so that levels of exchangeable scores are uniform.
+        """
+        out = np.empty(scores.shape, dtype=np.float32)
+        edges = np.concatenate([[0.0], self.ranks, [1.0]])
+        within = np.random.default_rng(0).random(scores.shape, dtype=np.float32)
         for j in range(scores.shape[1]):
-            out[:, j] = padded[np.searchsorted(self.table[:, j], scores[:, j])]
+            column = np.append(self.table[:, j], np.float32(np.inf))
+            at = np.searchsorted(column, scores[:, j]).clip(max=len(self.ranks))
+            end = np.searchsorted(column, column[at], side="right")  # past ties, which share one gap
+            out[:, j] = edges[at] + within[:, j] * (edges[end] - edges[at])
+        out[np.isnan(scores)] = np.nan
         return out
 
 
@@ -81,10 +90,8 @@ def fit_conformal(scores: NDArray[np.floating], others: Sequence[NDArray[np.floa
     basis = np.where(own >= LEAST_SCORES, FEATURE, np.where(any_pattern >= LEAST_SCORES, PATTERNS, POOLED))
     # Values of one sample are not independent: what counts is the number of samples.
     n_samples = max(int((~np.isnan(together)).any(1).sum()), 1)
-    n = min(
-        int(c.min()) for c in (own[basis == FEATURE], any_pattern[basis == PATTERNS], np.array([n_samples])) if c.size
-    )
-    grid = np.arange(1, min(n, N_RANKS) + 1) / (min(n, N_RANKS) + 1)
+    n = min(n_samples, N_RANKS)
+    grid = np.arange(1, n + 1) / (n + 1)
     table = np.empty((len(grid), scores.shape[1]), dtype=np.float32)
     for kind, values, count in ((FEATURE, scores, own), (PATTERNS, together, any_pattern)):
         chosen = basis == kind
@@ -93,15 +100,20 @@ def fit_conformal(scores: NDArray[np.floating], others: Sequence[NDArray[np.floa
     chosen = basis == POOLED
     if chosen.any():
         share = np.minimum(np.ceil(grid * (n_samples + 1) - 1e-9) / n_samples, 1.0)
-        table[:, chosen] = np.quantile(pooled, share, method="higher")[:, None]
+        table[:, chosen] = np.quantile(pooled, share * (1 - 1e-12), method="inverted_cdf")[:, None]
     return Conformal(table, grid, basis.astype(np.int8))
 
 
 def _order_statistics(values: NDArray[np.floating], count: NDArray[np.integer], grid: Array) -> Float32:
-    """``(G, p)`` smallest score whose rank among ``count`` + 1 is at least each grid point."""
+    """``(G, p)`` smallest score whose rank among ``count`` + 1 is at least each grid point.
+
+    Beyond the last rank it is the largest score, stretched as in :meth:`Conformal.quantile`.
+    """
     ordered = np.sort(values, axis=0)  # NaN last
-    rank = np.ceil(grid[:, None] * (count + 1) - 1e-9).astype(np.intp)
-    return np.asarray(np.take_along_axis(ordered, np.clip(rank, 1, count) - 1, axis=0), dtype=np.float32)
+    wanted = grid[:, None] * (count + 1)
+    rank = np.clip(np.ceil(wanted - 1e-9).astype(np.intp), 1, count)
+    found = np.take_along_axis(ordered, rank - 1, axis=0) * np.maximum(wanted / count, 1)
+    return np.asarray(found, dtype=np.float32)
 
 
 def residual_scores(truth: NDArray[np.floating], mean: NDArray[np.floating], sd: NDArray[np.floating]) -> Float32:

@@ -48,10 +48,10 @@ def product_of_experts(location: Tensor, precision: Tensor, present: Tensor, *, 
     Hinton, *Training products of experts*, Neural Computation 2002.
     """
     used = present.unsqueeze(-1)
-    zero = torch.zeros_like(precision)
-    each = torch.where(used, precision, zero)
+    each = torch.where(used, precision, torch.zeros_like(precision))
+    centre = torch.where(used, location, torch.zeros_like(location))  # before the product: gradients of inf * 0
     total = each.sum(-2)
-    weighted = torch.where(used, precision * location, zero).sum(-2)
+    weighted = (each * centre).sum(-2)
     base = torch.ones_like(total) if prior else (~present.any(-1, keepdim=True)).to(total.dtype)
     total = total + base
     return DiagonalGaussian(weighted / total, 1 / total)

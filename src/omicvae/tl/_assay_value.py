@@ -16,10 +16,9 @@ from omicvae.model import CoVAE
 from omicvae.model._model import Model
 from omicvae.module import CoVAEModule
 from omicvae.module._base import dense
-from omicvae.module._prediction import draw_unknowns
-from omicvae.nn.likelihoods import Observed
 from omicvae.stats.assay_value import balanced_normal, explained, partner_draws, posterior_covariance
 from omicvae.tl._arguments import check_model
+from omicvae.tl._measurements import Measurements
 
 COLUMNS = ("obs", "candidate", "target", "sd_now", "sd_then", "reduction")
 DRAWS = 128  # of the latents, decoded for each sample
@@ -102,18 +101,20 @@ def assay_value(
     chosen = Question(_positions(model, "candidates", candidates), _positions(model, "targets", targets))
     typical = _typical(model, module)
     cohort = model._cohort(mdata)
-    parts, start = [pd.DataFrame(columns=[*COLUMNS[:5]])], 0
+    positions = np.flatnonzero((~cohort.present).sum(1) >= 2)
+    parts, start = [pd.DataFrame(columns=COLUMNS[:5])], 0
     with torch.random.fork_rng([module.device] if module.device.type == "cuda" else []):
         torch.manual_seed(SEED)
-        for batch in model._batches(cohort, np.arange(len(cohort)), batch_size):
+        for batch in model._batches(cohort, positions, batch_size):
             parts += [_frame(found, start) for found in _compare(module, batch, typical, chosen)]
             start += batch.n_samples
     table = pd.concat(parts[1:] or parts, ignore_index=True).sort_values(["obs", "candidate", "target"])
-    table["obs"] = cohort.obs_names.to_numpy()[table["obs"].astype(np.intp)]
+    table["obs"] = cohort.obs_names[positions].to_numpy()[table["obs"].astype(np.intp)]
     for column in ("candidate", "target"):
         table[column] = np.asarray(model.modalities, dtype=object)[table[column].astype(np.intp)]
-    table["reduction"] = (1 - table["sd_then"] / table["sd_now"]).astype(np.float32)
-    return table.reset_index(drop=True)
+    table = table.astype({"sd_now": np.float32, "sd_then": np.float32}).reset_index(drop=True)
+    table["reduction"] = (1 - table["sd_then"] / table["sd_now"]).fillna(0.0)  # 0 / 0: zeros for certain
+    return table
 
 
 class Question(NamedTuple):
@@ -178,16 +179,15 @@ def _typical(model: Model, module: CoVAEModule) -> Typical:
     seen = np.arange(len(cohort)) if model.train_indices is None else np.asarray(model.train_indices, np.intp)
     total = torch.zeros(len(module.prior_mean), dtype=torch.float64, device=module.device)
     count = torch.zeros_like(total)
-    reads: dict[str, list[Tensor]] = {}
+    reads: dict[str, Tensor] = {}
     for batch in model._batches(cohort, seen, None):
         for m, found in module.encode(batch).items():
             total[module.blocks[m]] += found.scale.double().sum(0)
             count[module.blocks[m]] += len(found.scale)
         for m, coverage in batch.coverage.items():
-            reads.setdefault(m, []).append(coverage.nan_to_num().mean(0) * len(coverage))
-            reads[m] = [torch.stack(reads[m]).sum(0)]
-    n = {m: count[module.blocks[m]][0].clamp_min(1) for m in reads}
-    return Typical(total / count.clamp_min(1), {m: (r[0] / n[m]).round().clamp_min(1) for m, r in reads.items()})
+            reads[m] = coverage.nan_to_num().sum(0) + reads.get(m, 0.0)
+    mean_reads = {m: r / count[module.blocks[m]][0].clamp_min(1).to(r) for m, r in reads.items()}
+    return Typical(total / count.clamp_min(1), {m: r.round().clamp_min(1) for m, r in mean_reads.items()})
 
 
 def _compare(module: CoVAEModule, batch: Batch, typical: Typical, chosen: Question) -> Iterator[Comparison]:
@@ -204,8 +204,8 @@ def _compare(module: CoVAEModule, batch: Batch, typical: Typical, chosen: Questi
         asked = ~batch.present[:, target] & ~batch.present[:, others].all(1)
         size = max(1, HELD // (DRAWS * module.schema.modalities[target].n_vars))
         for rows in asked.nonzero().squeeze(-1).split(size):
-            decode = Decoded(module, batch, target, mean, rows, typical)
-            yield from _compare_rows(decode, batch, now, {c: then[c] for c in others})
+            would_show = Measurements(module, batch, target, mean, rows, typical.coverage)
+            yield from _compare_rows(would_show, batch, now, {c: then[c] for c in others})
 
 
 def _evidence(module: CoVAEModule, batch: Batch, typical: Typical) -> tuple[list[Tensor], Tensor]:
@@ -222,76 +222,25 @@ def _evidence(module: CoVAEModule, batch: Batch, typical: Typical) -> tuple[list
     return matrices, mean
 
 
-class Decoded:
-    """Draws of one modality in some samples of a minibatch, as encoders would see them.
-
-    Parameters
-    ----------
-    module, batch
-        The model, and the samples.
-    target
-        Position of the modality.
-    mean
-        ``(B, D)`` posterior means.
-    rows
-        ``(n,)`` the samples asked about.
-    typical
-        Coverage to expect.
-    """
-
-    def __init__(
-        self, module: CoVAEModule, batch: Batch, target: int, mean: Tensor, rows: Tensor, typical: Typical
-    ) -> None:
-        self.module, self.batch, self.target, self.rows = module, batch, target, rows
-        self.name = module.modalities[target]
-        self.block = module.blocks[self.name]
-        self.mean = mean[rows, self.block]
-        self.likelihood = module.likelihoods.of(self.name)
-        self.coverage = typical.coverage.get(self.name)
-
-    def __call__(self, deviation: Tensor, chosen: Tensor) -> Tensor:
-        """``(K, n, p)`` measurements, noise included, at the posterior mean plus a deviation.
-
-        Parameters
-        ----------
-        deviation
-            ``(K, n, d)`` of the target's latents.
-        chosen
-            ``(n,)`` which of the rows.
-        """
-        z = self.mean[chosen] + deviation.to(self.mean)
-        k, n = z.shape[:2]
-        nothing = torch.zeros(self.batch.n_samples, dtype=torch.bool, device=z.device)
-        unknowns = draw_unknowns(self.module, self.batch, self.name, nothing, k, scale="normalized")
-        design, size = (None if v is None else v[:, self.rows[chosen]] for v in unknowns)
-        noise = torch.full((k, n), self.module.predictive_route(False), device=z.device)
-        eta = self.module.decoders.of(self.name)(z, design)
-        x = self.likelihood(eta, noise=noise, size=size, coverage=self.coverage).sample().flatten(0, 1)
-        flat = Observed(
-            x, None if size is None else size.flatten(), None if self.coverage is None else self.coverage.expand_as(x)
-        )
-        return self.likelihood.encode_transform(flat).unflatten(0, (k, n))
-
-
-def _compare_rows(decode: Decoded, batch: Batch, now: Tensor, then: dict[int, Tensor]) -> Iterator[Comparison]:
+def _compare_rows(would_show: Measurements, batch: Batch, now: Tensor, then: dict[int, Tensor]) -> Iterator[Comparison]:
     """One target in some samples, with each candidate (``then``: posterior covariance with it)."""
-    block, rows = decode.block, decode.rows
+    block, rows = would_show.block, would_show.rows
     width = block.stop - block.start
     first, second = balanced_normal(max(DRAWS, 4 * width), 2 * width, SEED).to(now.device).split(width, 1)
     covariance = now[rows, block, block]
     everyone = torch.arange(len(rows), device=rows.device)
     deviation = torch.einsum("bij,kj->kbi", torch.linalg.cholesky(covariance), first)
-    values = _centered(decode(deviation, everyone))
+    values = _centered(would_show(deviation, everyone))
     variance = values.square().mean((0, 2))
     for candidate, covariances in then.items():
         lack = (~batch.present[rows, candidate]).nonzero().squeeze(-1)
         if len(lack) == 0:
             continue
         gain = explained(covariance[lack], covariances[rows[lack], block, block])
-        partner = _centered(decode(partner_draws(gain, first, second), lack))
+        partner = _centered(would_show(partner_draws(gain, first, second), lack))
         removed = (values[:, lack] * partner).mean((0, 2)).clamp_min(0)  # never negative but for sampling error
         left = (variance[lack] - removed).clamp_min(0)
-        yield Comparison(candidate, decode.target, rows[lack], variance[lack], left)
+        yield Comparison(candidate, would_show.target, rows[lack], variance[lack], left)
 
 
 def _centered(values: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from omicvae.tl._streaming import Block
 
 IMPUTED_LAYERS = {"imputed_sd": "sd", "imputed_lower": "lower", "imputed_upper": "upper"}
 LAYERS = ("imputed", *IMPUTED_LAYERS)
-HELD = 2**23  # numbers of one (samples, features) array held at once
+HELD = 2**22  # numbers of one (samples, features) array held at once
 MOST_ROWS = 4096
 
 
@@ -94,7 +94,7 @@ def reading_once(model: Model, mdata: MuData) -> tuple[Model, Cohort]:
 
 
 def rows_a_block(batch_size: int | None, n_features: int) -> int:
-    """Samples a block: those asked for, or as many as make some ten million numbers."""
+    """Samples a block: those asked for, or as many as make some four million numbers."""
     if batch_size is not None:
         return whole_number("batch_size", batch_size)
     return int(np.clip(HELD // max(n_features, 1), 1, MOST_ROWS))

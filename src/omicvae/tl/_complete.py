@@ -106,7 +106,7 @@ def complete(
     n_draws
         Posterior draws a sample, as in the model's ``impute``.
     batch_size
-        Samples imputed, and written, at a time; by default as many as make some ten million numbers a layer.
+        Samples imputed, and written, at a time; by default as many as make some four million numbers a layer.
     key_added
         Stem of the columns in ``var``; ``model.default_key`` by default, such as ``"covae"``.
 

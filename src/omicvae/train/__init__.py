@@ -4,5 +4,6 @@ from omicvae.train._best_weights import BestWeights
 from omicvae.train._budget import Budget, training_budget
 from omicvae.train._plan import MosaicPlan, clip_norm
 from omicvae.train._pretrain import pretrain_prior
+from omicvae.train._settle_noise import settle_noise
 
-__all__ = ["BestWeights", "Budget", "MosaicPlan", "clip_norm", "pretrain_prior", "training_budget"]
+__all__ = ["BestWeights", "Budget", "MosaicPlan", "clip_norm", "pretrain_prior", "settle_noise", "training_budget"]
