@@ -211,6 +211,21 @@ def test_noise_is_scaled_to_what_measured_values_show() -> None:
         assert left.std() == pytest.approx(0.6, rel=0.1)  # 1000 values: 2 %, and as much again for its draw
 
 
+def test_the_noise_of_few_measured_values_is_drawn_too() -> None:
+    data = example(n=200)
+    data["imputed"] = np.arange(200) >= 12
+    data["values"] = np.where(data["imputed"][:, None], np.nan, data["truth"])
+    imputer = build(data, np.zeros_like(data["truth"]))
+    rng = np.random.default_rng(0)
+    squares = 0.0
+    for _ in range(1000):
+        drawn = imputer.draw(rng.standard_normal((188, 1)), rng)[:, 0]
+        squares += np.mean([drawn[g::2].var(ddof=1) for g in (0, 1)]) / 1000
+    residual = sum(12 / 2 * data["truth"][g:12:2].var() for g in (0, 1))
+    # The mean of an inverse chi-square with 10 degrees of freedom is 1/8; 1000 draws know it to 2 %.
+    assert squares == pytest.approx(residual / 8, rel=0.1)
+
+
 def test_measured_values_without_a_prediction_count_as_in_generalised_least_squares() -> None:
     """The oracle solves for both means of a bivariate normal vector of which either part may be missing."""
     data = example(n=4000, noise=0.8)
@@ -245,7 +260,7 @@ def test_a_group_without_measured_values_has_the_residual_of_the_others() -> Non
     data = example(n=2000)
     data["imputed"] = data["imputed"] | (data["group"] == 1)
     data["values"] = np.where(data["imputed"][:, None], np.nan, data["truth"])
-    found = compared(data, build(data), k=100)
+    found = compared(data, build(data, data["prediction"] - 5), k=100)
     predicted = data["prediction"][data["group"] == 1].mean() - data["prediction"][data["group"] == 0].mean()
     assert found.estimate[0] == pytest.approx(predicted, abs=4 * found.se[0])  # and not 0.3 more
     assert found.se[0] < 0.06

@@ -145,7 +145,9 @@ def test_uncertain_weights_give_the_mean_evidence_of_their_draws(uncertain):
 
 def test_uncertain_weights_widen_predictions_by_what_their_draws_vary(uncertain):
     z = randn(1, K, seed=7)
-    q = Posterior(z, torch.eye(K).expand(1, -1, -1), torch.zeros(1, K, K).double(), torch.zeros(1).long(), torch.zeros(1))
+    q = Posterior(
+        z, torch.eye(K).expand(1, -1, -1), torch.zeros(1, K, K).double(), torch.zeros(1).long(), torch.zeros(1)
+    )
     _, variance = predict(uncertain, q)
     C = (uncertain.basis * uncertain.spread[:, None, :]) @ uncertain.basis.mT
     expected = torch.einsum("k,pkl,l->p", z[0], C, z[0]) - 2 * uncertain.shift @ z[0] + uncertain.intercept_variance

@@ -82,7 +82,7 @@ def test_other_data_than_the_models_own_give_the_same(mdata: MuData, covae: CoVA
         np.testing.assert_array_equal(found[m].X, adata.X)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 60, 1000])
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
 def test_every_sample_is_imputed_once_and_never_more_than_a_batch_at_a_time(
     mdata: MuData, covae: CoVAE, asked: dict[str, list[np.ndarray]], tmp_path: Path, batch_size: int
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from omicvae.data import Batch
@@ -87,13 +88,15 @@ def _start_modality(module: CoVAEModule, modality: str, gathered: list[Batch]) -
     center = x.mean(0)
     within = x - center - _fitted(design, x - center)
     factors = probabilistic_pca(within, encoder.n_latent)
-    weight = factors.directions / factors.loading  # (p, d): potential mean per unit input
+    # Fewer samples than latents leave the last latents without a direction, and without evidence.
+    blank = encoder.n_latent - factors.directions.shape[1]
+    weight = F.pad(factors.directions / factors.loading, (0, blank))  # (p, d): potential mean per unit input
     encoder.linear.weight.zero_()
     encoder.linear.weight[:, : x.shape[1]] = weight.mT
     if module.network.encode_covariates and design.shape[1]:
         encoder.linear.weight[:, x.shape[1] :] = -_regress(design, (x - center) @ weight).mT
     encoder.linear.bias.copy_(-center @ weight)
-    precision = factors.precision.clamp(0.05, 100.0)
+    precision = F.pad(factors.precision, (0, blank)).clamp(0.05, 100.0)
     encoder.scale_bias.copy_(precision + torch.log(-torch.expm1(-precision)))  # inverse of softplus
     location = within @ weight
     means = location * (precision / (1 + precision))

@@ -1,6 +1,7 @@
 """Plots of cohorts and of what models say, in scanpy's manner: each returns the Axes it drew on."""
 
 from omicvae.pl._assay_value import assay_value
+from omicvae.pl._benchmark import benchmark
 from omicvae.pl._calibration import calibration
 from omicvae.pl._cross_correlation import cross_correlation
 from omicvae.pl._history import history
@@ -11,6 +12,7 @@ from omicvae.pl._risk_coverage import risk_coverage
 
 __all__ = [
     "assay_value",
+    "benchmark",
     "calibration",
     "cross_correlation",
     "history",

@@ -260,9 +260,11 @@ def predict(weights: Weights, q: Posterior) -> tuple[Tensor, Tensor]:
     mean = weights.intercept + q.mean @ weights.mean.mT
     moved = weights.basis.mT @ q.covariance @ weights.basis
     spread = torch.diagonal(moved, dim1=1, dim2=2)[q.pattern] + (q.mean @ weights.basis).square()
-    latent = torch.stack([((weights.mean @ c) * weights.mean).sum(1) for c in q.covariance])[q.pattern]
+    latent = mean.new_empty(len(q.covariance), len(weights.mean))
+    for g, covariance in enumerate(q.covariance):
+        latent[g] = ((weights.mean @ covariance) * weights.mean).sum(1)
     estimated = spread @ weights.spread.mT - 2 * q.mean @ weights.shift.mT + weights.intercept_variance
-    return mean, weights.noise + latent + estimated.clamp_min(0)
+    return mean, weights.noise + latent[q.pattern] + estimated.clamp_min(0)
 
 
 def explained(weights: Sequence[Weights]) -> Tensor:

@@ -278,17 +278,18 @@ class _Step(NamedTuple):
 
 def _start(states: Sequence[_Modality], n: int, n_factors: int, private: Sequence[int]) -> Posterior:
     """Factors as principal components of all modalities side by side, then of what is left in each."""
-    filled = []
+    measured, filled = torch.zeros(n, dtype=torch.bool), []
     for s in states:
+        measured[s.rows] = True
         full = torch.zeros(n, s.centred.shape[1], dtype=torch.float64)
         full[s.rows] = s.centred / s.centred.square().sum().sqrt().clamp_min(1e-150)
         filled.append(full)
     parts = [_components(torch.cat(filled, 1), n_factors)]
     for full, width in zip(filled, private, strict=True):
         shared = parts[0]
-        left = full - shared @ (torch.linalg.pinv(shared) @ full) if width else full
+        left = full - shared @ (shared.mT @ full) if width else full
         parts.append(_components(left, width))
-    z = torch.cat(parts, 1)
+    z = torch.cat(parts, 1) * int(measured.sum()) ** 0.5
     K = z.shape[1]
     covariance = FIRST_SPREAD * torch.eye(K, dtype=torch.float64)[None]
     tril = torch.linalg.cholesky(torch.eye(K, dtype=torch.float64)[None] / FIRST_SPREAD)
@@ -297,7 +298,7 @@ def _start(states: Sequence[_Modality], n: int, n_factors: int, private: Sequenc
 
 
 def _components(x: Tensor, k: int) -> Tensor:
-    """``(n, k)`` leading principal components with unit variance; 0 where there are none."""
+    """``(n, k)`` leading principal components of unit length; 0 where there are none."""
     n, p = x.shape
     out = torch.zeros(n, k, dtype=torch.float64)
     found = min(k, n, p)
@@ -313,5 +314,5 @@ def _components(x: Tensor, k: int) -> Tensor:
         values, right = torch.linalg.eigh(x.mT @ x)
         values = values.flip(0)[:found].clamp_min(0)
         left = x @ right.flip(1)[:, :found] / values.sqrt().clamp_min(1e-150)
-    out[:, :found] = torch.where(values > 1e-12 * values[0].clamp_min(1e-300), left * math.sqrt(n), 0.0)
+    out[:, :found] = torch.where(values > 1e-12 * values[0].clamp_min(1e-300), left, 0.0)
     return out

@@ -46,7 +46,8 @@ class MOFABaseline:
     Parameters
     ----------
     n_factors
-        At the start; ARD switches off what is not needed.
+        At most, and at most a fourth of the samples; ARD switches off what is not needed. With too few, factors of
+        different views are merged, and imputation becomes worse than the mean.
     max_iterations
         Of variational updates.
     seed
@@ -58,7 +59,7 @@ class MOFABaseline:
         If ``mofapy2`` is not installed.
     """
 
-    def __init__(self, n_factors: int = 15, *, max_iterations: int = 1000, seed: int = 0) -> None:
+    def __init__(self, n_factors: int = 25, *, max_iterations: int = 1000, seed: int = 0) -> None:
         _entry_point()
         self.n_factors, self.max_iterations, self.seed = n_factors, max_iterations, seed
 
@@ -149,7 +150,7 @@ class MOFABaseline:
                     samples_names=[[str(i) for i in range(n)]],
                     features_names=[[f"{name}_{j}" for j in range(v.shape[1])] for name, v in data.items()],
                 )
-                fit.set_model_options(factors=self.n_factors)
+                fit.set_model_options(factors=max(1, min(self.n_factors, n // 4)))
                 fit.set_train_options(iter=self.max_iterations, convergence_mode="fast", seed=self.seed, quiet=True)
                 fit.build()
                 fit.run()
