@@ -32,7 +32,9 @@ def test_terms_are_unbiased_for_normal_distributions():
     terms = mixture_terms(np.zeros((20_000, 1)), *draws)
     closed_form = (np.sqrt(2) - 1) / np.sqrt(np.pi)
     for w in (0.0, 0.5, 1.0):
-        assert (terms.constant + terms.linear * w + terms.quadratic * w**2).mean() == pytest.approx(closed_form, abs=0.012)
+        assert (terms.constant + terms.linear * w + terms.quadratic * w**2).mean() == pytest.approx(
+            closed_form, abs=0.012
+        )
 
 
 def test_terms_of_values_that_were_not_measured_are_nan():

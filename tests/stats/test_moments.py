@@ -130,7 +130,6 @@ def test_cross_fit_is_ridge_regression_without_the_fold(open_gates, one_penalty)
 
 def test_the_penalty_is_nearly_the_best_of_the_grid(open_gates):
     """By the error of ridge regression on 2000 new samples; folds of 100 cannot tell neighbours apart."""
-    x, y = (np.concatenate(v) for v in zip(assays(100, 60, 10), assays(100, 60, 10), strict=True))
     x, y = assays(2100, 60, 10)
     train, test = slice(0, 100), slice(100, None)
     predictor = prepared([x[train], y[train]], kernel=LINEAR)
@@ -313,7 +312,7 @@ def test_a_pattern_that_nobody_has_is_covered_by_smaller_ones():
 
 
 def test_covering_patterns_share_no_source_and_the_best_comes_first():
-    xs = assays(80, 30, 10, 10, 8)
+    xs = assays(200, 12, 10, 12, 8, noise=1.5)
     xs[1] = np.random.default_rng(1).normal(size=xs[1].shape).astype(np.float32)  # of no use
     predictor = prepared(xs)
     for key in (((0,), 3), ((1,), 3), ((0, 2), 3), ((1, 2), 3)):
@@ -439,7 +438,9 @@ def test_constant_assays_are_predicted_by_their_constant_and_tell_nothing():
     both = np.ones((40, 2), bool)
     predictor = fit_all([block(np.full((40, 4), 2.0)), block(y)], both)
     np.testing.assert_allclose(predictor.cross_fit(((1,), 0)).prediction, 2, atol=1e-6)
-    np.testing.assert_allclose(predict(predictor, ((0,), 1), np.full((2, 4), 2.0, np.float32)), y.mean(0)[None], atol=0.1)
+    np.testing.assert_allclose(
+        predict(predictor, ((0,), 1), np.full((1, 4), 2.0, np.float32)), y.mean(0)[None], atol=1e-6
+    )
 
 
 def test_a_feature_that_was_never_measured():

@@ -191,10 +191,10 @@ def test_what_was_measured_decides_where_sources_mislead(modality: str, cohort: 
     alone = association(only_measured(new, modality), fitted, modality, "smoker", groups=[True])
     naive = fitted.impute(modality, mdata=new, level=None)
     smoker = new.obs["smoker"].to_numpy(dtype=bool)
-    misled = np.abs(naive.X[smoker].mean(0) - naive.X[~smoker].mean(0)) / naive.X.std(0)
-    assert misled.max() > 1  # predictions do differ
-    # Of 95 % intervals of two correlated estimates, all lie well within 2.5 standard errors of the measured alone.
-    assert (np.abs(table["estimate"] - alone["estimate"]) < 2.5 * alone["se"]).all()
+    means = naive.X[smoker].mean(0) - naive.X[~smoker].mean(0)
+    assert (np.abs(means - alone["estimate"]) / alone["se"]).max() > 2  # predictions do mislead
+    # Without them imputed samples move the estimate by less than it is uncertain; 40 % were imputed.
+    assert (np.abs(table["estimate"] - alone["estimate"]) < alone["se"]).all()
 
 
 def test_order_of_samples_and_features_does_not_matter(

@@ -20,20 +20,13 @@ def test_one_row_a_modality_and_level(model: Model) -> None:
     assert (table["coverage"][1::2].to_numpy() >= table["coverage"][::2].to_numpy()).all()
 
 
-def test_every_measured_element_of_held_out_samples_is_counted_once(covae: CoVAE) -> None:
+def test_every_measured_element_of_held_out_predictions_is_counted_once(covae: CoVAE) -> None:
     counted = calibration_curve(covae, levels=[0.9]).set_index("modality")["n_values"]
-    mdata = covae.adata
-    names = mdata.obs_names[covae.validation_indices]
-    has = {m: names.isin(adata.obs_names) for m, adata in mdata.mod.items()}
-    for m, adata in mdata.mod.items():
-        here = names[has[m] & np.any([has[k] for k in has if k != m], axis=0)]
-        rows = adata[here]
-        expected = (
-            (rows.layers["coverage"] > 0).sum()
-            if m == "meth"
-            else np.isfinite(rows.layers["log2"] if m == "rna" else rows.X).sum()
-        )
-        assert counted[m] == expected
+    for m in covae.modalities:
+        found = covae.get_held_out_predictions(m)
+        names = found.obs_names
+        assert names.is_unique and names.isin(covae.adata[m].obs_names).all()
+        assert counted[m] == np.isfinite(found.X).sum()
 
 
 @pytest.mark.parametrize(("low", "high", "expected"), [(-np.inf, np.inf, 1.0), (np.inf, np.inf, 0.0), (0.0, 1.0, None)])
@@ -46,7 +39,8 @@ def test_coverage_is_the_share_of_values_in_their_interval(
         return AnnData(np.zeros(shape), layers=limits)
 
     monkeypatch.setattr(covae, "impute", constant)
-    table = calibration_curve(covae, levels=[0.9]).set_index("modality")
+    everyone = np.arange(covae.adata.n_obs)
+    table = calibration_curve(covae, levels=[0.9], indices=everyone).set_index("modality")
     if expected is None:
         assert table.loc["meth", "coverage"] == 1.0  # methylation is compared as a level, not as a number of reads
         assert table.loc["rna", "coverage"] < 0.5  # NaN is never inside
@@ -72,8 +66,8 @@ def test_validation_and_test_samples_are_held_out(covae: CoVAE) -> None:
 
 
 def test_training_samples_are_used_with_a_warning_where_there_are_no_others(covae: CoVAE) -> None:
-    model = CoVAE(covae.adata)
-    model.train(max_epochs=1, train_size=1.0, accelerator="cpu", enable_progress_bar=False)
+    model = CoVAE(covae.adata, backbone="network")
+    model.train(max_epochs=1, train_size=1.0, calibration_size=0, accelerator="cpu", enable_progress_bar=False)
     with pytest.warns(UserWarning, match="coverage of intervals measured on training samples"):
         table = calibration_curve(model, levels=[0.9])
     assert (table["n_values"] > 0).all()

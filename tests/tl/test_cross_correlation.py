@@ -19,7 +19,7 @@ Trained = CoVAE | MMVAEPlusPlus
 
 def test_one_row_a_pair_and_dimension(model: Trained) -> None:
     table = cross_correlation(model)
-    assert list(table) == ["modality_a", "modality_b", "dimension", "correlation", "lower", "upper", "null", "prior"]
+    assert list(table) == ["modality_a", "modality_b", "dimension", "correlation", "null", "lower", "upper", "prior"]
     parts = dict(list(table.groupby(["modality_a", "modality_b"], sort=False)))
     assert list(parts) == list(combinations(model.modalities, 2))
     for part in parts.values():

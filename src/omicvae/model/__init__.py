@@ -5,5 +5,6 @@ from omicvae.model._mmvae import MMVAE
 from omicvae.model._mmvae_plus_plus import MMVAEPlusPlus
 from omicvae.model._mopoe import MoPoE
 from omicvae.model._mvae import MVAE
+from omicvae.model._probabilistic_cca import ProbabilisticCCA
 
-__all__ = ["CoVAE", "MMVAE", "MMVAEPlusPlus", "MVAE", "MoPoE"]
+__all__ = ["CoVAE", "MMVAE", "MMVAEPlusPlus", "MVAE", "MoPoE", "ProbabilisticCCA"]

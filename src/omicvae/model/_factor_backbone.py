@@ -19,7 +19,6 @@ from omicvae.module._probabilistic_cca import ProbabilisticCCAModule
 from omicvae.nn import Response
 from omicvae.nn.likelihoods import Observed
 from omicvae.stats.factor_predictor import FactorPredictor, Sizes
-from omicvae.stats.probabilistic_cca import Posterior
 
 ROWS = 2000  # samples from which responses without held-out predictions are fitted
 LEAST_RESIDUAL = 0.1  # share of the variance of a prediction's error that draws leave to the single feature
@@ -36,12 +35,14 @@ class LatentDraws(Distribution):
         ``(K, B, p)``
     draw
         Gives ``(K, B, p)`` values.
+    latent_share
+        ``(p,)`` share of the variance, apart from that of unknown sizes and covariates, which is that of the latents.
     """
 
     arg_constraints = {}
 
-    def __init__(self, marginal: Distribution, draw: Callable[[], Tensor]) -> None:
-        self.marginal, self.draw = marginal, draw
+    def __init__(self, marginal: Distribution, draw: Callable[[], Tensor], latent_share: Tensor) -> None:
+        self.marginal, self.draw, self.latent_share = marginal, draw, latent_share
         super().__init__(marginal.batch_shape, validate_args=False)
 
     @property
@@ -136,45 +137,45 @@ class FactorBackbone(MomentBackbone):
         given = torch.zeros(len(module.modalities), dtype=torch.bool, device=module.device)
         given[list(sources)] = True
         q = module.factors(module.encode(batch), batch, given)
-        fixed = module.fixed(name, _once(unknowns.design))
-        signal, variance = module.predict(q, name)
-        response, gains = self._response(sources, target, variance.mean(0))
+        fixed, signal = module.fixed(name, _once(unknowns.design)), module.predict(q, name)[0]
+        response, gains = self._response(sources, target)
         location = (fixed + gains * signal).float().reshape(-1, *signal.shape)
+        scale, share, residual = self._split(sources, name, gains, response)
 
         def draw() -> Tensor:
-            latent, residual = self._split(q, name, gains, response, n_draws)
+            z = (q.gaussian().rsample(n_draws) - q.mean).float()
+            latent = z @ (module.weights(name).mean * scale[:, None]).mT.float()
             return residual(location + latent, unknowns.size, n_draws).sample()
 
-        return LatentDraws(response(location, unknowns.size, n_draws), draw)
+        return LatentDraws(response(location, unknowns.size, n_draws), draw, share.float())
 
-    def _response(self, sources: tuple[int, ...], target: int, variance: Tensor) -> tuple[Response, Tensor]:
+    def _response(self, sources: tuple[int, ...], target: int) -> tuple[Response, Tensor]:
         """Distribution around a prediction, and the factor ``(p,)`` on the prediction."""
-        unit = torch.ones_like(variance)
+        device, name = self.module.device, self.module.modalities[target]
+        unit = torch.ones(self.module.schema[name].n_vars, dtype=torch.float64, device=device)
         if (sources, target) in self.closed.responses:
             predictor = self.closed.predictor
             assert isinstance(predictor, FactorPredictor)
             gains = torch.from_numpy(predictor.scales[sources, target].gains)
-            return self.closed.responses[sources, target].to(variance.device), gains.to(variance)
+            return self.closed.responses[sources, target].to(device), gains.to(device)
         if not sources:
-            return self.prior[target].to(variance.device), unit
+            return self.prior[target].to(device), unit
         base = self.own[target] if target in sources else self.prior[target]
-        return with_deviation(base.to(variance.device), variance.sqrt()), unit
+        return with_deviation(base.to(device), self.module.typical_variance(sources, name)[0].sqrt()), unit
 
     def _split(
-        self, q: Posterior, name: str, gains: Tensor, response: Response, n_draws: int
-    ) -> tuple[Tensor, Response]:
-        """Draws ``(K, B, p)`` of what the factors add to a prediction, and the response without that variance.
+        self, sources: tuple[int, ...], name: str, gains: Tensor, response: Response
+    ) -> tuple[Tensor, Tensor, Response]:
+        """Factor ``(p,)`` on the factors' part of a draw, its share of the variance, and the response for the rest.
 
-        Features whose response is a rate get none: the rate's dispersion already holds all of it.
+        Features whose response is a rate have no such part: the rate's dispersion already holds all of it.
         """
-        weights = self.module.weights(name).mean * gains[:, None]
-        spread = torch.einsum("pk,gkl,pl->gp", weights, q.covariance, weights)[q.pattern].mean(0)
+        latent = gains.square() * self.module.typical_variance(sources, name)[1]
         total = response.deviation.double().square()
-        share = ((1 - LEAST_RESIDUAL) * total / spread.clamp_min(1e-30)).clamp_max(1.0)
-        share = torch.where(response.by_rate, 0.0, share)
-        z = q.gaussian().rsample(n_draws) - q.mean
-        latent = z.float() @ (weights * share.sqrt()[:, None]).mT.float()
-        return latent, with_deviation(response, (total - share * spread).clamp_min(0).sqrt())
+        kept = ((1 - LEAST_RESIDUAL) * total / latent.clamp_min(1e-30)).clamp_max(1.0)
+        kept = torch.where(response.by_rate, 0.0, kept)
+        rest = with_deviation(response, (total - kept * latent).sqrt())
+        return gains * kept.sqrt(), kept * latent / total, rest
 
     # ------------------------------------------------------------------ saving
 

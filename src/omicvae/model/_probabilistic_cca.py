@@ -18,7 +18,7 @@ from omicvae.data import Batch, PatternSplitter
 from omicvae.data._validate import nearest
 from omicvae.model._base import Indices, MultimodalModel
 from omicvae.model._closed_form import read_blocks
-from omicvae.model._factor_backbone import FactorBackbone
+from omicvae.model._factor_backbone import FactorBackbone, LatentDraws
 from omicvae.model._held_out import Part
 from omicvae.model._model import Model
 from omicvae.model._sizes import per_modality, whole_number
@@ -185,6 +185,15 @@ class ProbabilisticCCA(Model):
     ) -> Distribution:
         sources = tuple(np.flatnonzero(used).tolist())
         return self.backbone.distribution(batch, sources, self.modalities.index(modality), unknowns, n_draws)
+
+    def _summarised(
+        self, modality: str, distribution: Distribution, used: NDArray[np.bool_], level: float | None
+    ) -> dict[str, torch.Tensor]:
+        found = super()._summarised(modality, distribution, used, level)
+        assert isinstance(distribution, LatentDraws)
+        moved = distribution.latent_share * found["sd_noise"].square()
+        sd_latent = (found["sd_latent"].square() + moved).sqrt()
+        return {**found, "sd_latent": sd_latent, "sd_noise": (found["sd_noise"].square() - moved).sqrt()}
 
     @torch.inference_mode()
     def get_marginal_ll(

@@ -7,6 +7,7 @@ from omicvae.module._mmvae import MMVAEModule
 from omicvae.module._mmvae_plus_plus import MMVAEPlusPlusModule
 from omicvae.module._mopoe import MoPoEModule
 from omicvae.module._mvae import MVAEModule
+from omicvae.module._probabilistic_cca import ProbabilisticCCAModule
 from omicvae.module._records import Evidence, LatentPosterior, Pass
 from omicvae.module._shared_private import Shape
 
@@ -21,5 +22,6 @@ __all__ = [
     "MoPoEModule",
     "MultimodalModule",
     "Pass",
+    "ProbabilisticCCAModule",
     "Shape",
 ]

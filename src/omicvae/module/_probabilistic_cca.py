@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -20,11 +21,13 @@ from omicvae.stats.probabilistic_cca import (
     Evidence,
     Posterior,
     Weights,
+    complete_covariance,
     evidence,
     expected_log_likelihood,
     find_gaps,
     posterior,
     predict,
+    typical_variance,
 )
 from omicvae.stats.shared_private import shared_private
 
@@ -154,6 +157,11 @@ class ProbabilisticCCAModule(MultimodalModule):
     def predict(self, q: Posterior, modality: str) -> tuple[Tensor, Tensor]:
         """Mean and variance ``(B, p)`` of a new measurement around what covariates explain, on the encoders' scale."""
         return predict(self.weights(modality), q)
+
+    def typical_variance(self, sources: Sequence[int], target: str) -> tuple[Tensor, Tensor]:
+        """Variance ``(p,)`` of a prediction from completely measured sources, and its part from factors; encoders' scale."""
+        given = [self.weights(self.modalities[a]) for a in sources]
+        return typical_variance(self.weights(target), complete_covariance(given, self.n_factors))
 
     def decoder_inputs(self, z: Tensor) -> dict[str, Tensor]:
         return dict.fromkeys(self.modalities, z)

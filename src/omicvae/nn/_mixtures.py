@@ -25,7 +25,8 @@ class TransformedResiduals(Distribution):
     deviation
         ``(p,)`` residual standard deviation :math:`\sigma`.
     quantiles
-        ``(G, p)`` or ``(G, 1)`` quantiles of standardised residuals, at equally spaced probabilities from 0 to 1.
+        ``(G, p)`` or ``(G, 1)`` quantiles of standardised residuals, at equally spaced probabilities from 0 to 1; values
+        between two are equally likely.
     back
         Map :math:`g` to values at size 1.
     size
@@ -60,13 +61,13 @@ class TransformedResiduals(Distribution):
         return constraints.nonnegative_integer if self.discrete else constraints.real
 
     def _sized(self, values: Tensor) -> Tensor:
-        return values.expand(self.batch_shape) if self.size is None else values * self.size.unsqueeze(-1)
+        return values if self.size is None else values * self.size.unsqueeze(-1)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance over residuals at size 1, by every other quantile (Duan's smearing, JASA 78, 1983)."""
+        """Mean and variance over residuals at size 1, from the middle between quantiles (Duan, JASA 78, 1983)."""
         if self._found is not None:
             return self._found
-        middle = self.quantiles[1::2]
+        middle = torch.lerp(self.quantiles[1:], self.quantiles[:-1], 0.5)
         first, second = torch.zeros_like(self.location), torch.zeros_like(self.location)
         centre = self.back(self.location)
         for q in middle:
@@ -80,12 +81,12 @@ class TransformedResiduals(Distribution):
     @property
     def mean(self) -> Tensor:
         """``(K, B, p)``"""
-        return self._sized(self._moments()[0])
+        return self._sized(self._moments()[0]).expand(self.batch_shape)
 
     @property
     def variance(self) -> Tensor:
         """``(K, B, p)``"""
-        return self._sized(self._sized(self._moments()[1]))
+        return self._sized(self._sized(self._moments()[1])).expand(self.batch_shape)
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draw values ``(*sample_shape, K, B, p)``."""

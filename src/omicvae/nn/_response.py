@@ -86,6 +86,8 @@ class Response(nn.Module):
         -------
         Itself.
         """
+        if len(prediction) == 0:
+            return self
         keep = spread_rows(len(prediction))
         prediction, observed = prediction[keep], observed.take(keep)
         measured = self.likelihood.measured(observed)
@@ -102,16 +104,19 @@ class Response(nn.Module):
         spread = residual.square().nansum(0) / count.clamp_min(1)
         self.deviation.copy_(torch.where(count > 1, spread.sqrt(), 1.0).clamp_min(LEAST_DEVIATION))
         standardised = residual / self.deviation
-        probabilities = torch.linspace(0, 1, GRID)
-        own = int(count.min()) >= OWN_QUANTILES
-        if own:
-            found = _nan_quantiles(standardised, probabilities)
-        else:
-            pooled = standardised[~standardised.isnan()]
-            if len(pooled) < GRID:
-                return
-            found = _quantiles(pooled.sort().values, probabilities)[:, None]
-        self.quantiles = found.to(torch.float32)
+        own, varies = count >= OWN_QUANTILES, (count > 1) & (spread.sqrt() > LEAST_DEVIATION)
+        if bool(own.all()):
+            self.quantiles = quantile_table(standardised)
+            return
+        pooled = standardised[:, varies]
+        pooled = pooled[~pooled.isnan()]
+        if len(pooled) < GRID:
+            return
+        table = quantile_table(pooled[:, None])
+        if bool(own.any()):
+            table = table.repeat(1, len(own))
+            table[:, own] = quantile_table(standardised[:, own])
+        self.quantiles = table
 
     def _fit_rate(self, prediction: Tensor, observed: Observed, measured: Tensor) -> None:
         raw = self.likelihood.input_mean + self.likelihood.input_scale * prediction
@@ -151,7 +156,7 @@ class Response(nn.Module):
         if self.family == "reads":
             assert observed.coverage is not None
             return torch.where(measured, observed.coverage.nan_to_num(), 1.0)
-        return torch.ones(1, 1)
+        return self.deviation.new_ones(1, 1)
 
     def _mean_and_weight(self, eta: Tensor, exposure: Tensor, overdispersion: Tensor) -> tuple[Tensor, Tensor]:
         """Mean, and Fisher information of ``eta``."""
@@ -174,10 +179,10 @@ class Response(nn.Module):
     def _overdispersion(self, x: Tensor, mean: Tensor, exposure: Tensor, measured: Tensor) -> Tensor:
         r"""Dispersion at which Pearson's statistic is its expectation (Breslow, 1984), by bisection of its logarithm."""
         if self.family == "binary" or self.likelihood.name == "poisson":
-            return torch.zeros(x.shape[1])
+            return x.new_zeros(x.shape[1])
         squared = torch.where(measured, (x - mean).square(), 0.0)
         n = (measured.sum(0) - 2).clamp_min(1)
-        low, high = (torch.full((x.shape[1],), v) for v in (-LOG_THETA[1], -LOG_THETA[0]))
+        low, high = (x.new_full((x.shape[1],), v) for v in (-LOG_THETA[1], -LOG_THETA[0]))
         for _ in range(12):
             middle = 0.5 * (low + high)
             d = middle.exp()
@@ -215,11 +220,8 @@ class Response(nn.Module):
         if self.family == "count":
             return torch.expm1(torch.maximum(raw, self.least).clamp_max(25.0)).log()
         if self.family == "binary":
-            return (
-                torch.minimum(torch.maximum(raw, self.least), 1 - LEAST_SHARE * (1 - raw.mean()))
-                .clamp(1e-6, 1 - 1e-4)
-                .logit()
-            )
+            most = 1 - LEAST_SHARE + self.least  # the same share of the average probability of a 0, below 1
+            return torch.minimum(torch.maximum(raw, self.least), most).clamp(1e-6, 1 - 1e-4).logit()
         return raw
 
     def _rate_distribution(
@@ -289,17 +291,26 @@ def spread_rows(n: int) -> Tensor:
     return torch.arange(n) if n <= ROWS else torch.linspace(0, n - 1, ROWS).long()
 
 
-def _quantiles(ordered: Tensor, probabilities: Tensor) -> Tensor:
-    at = probabilities * (len(ordered) - 1)
-    low = at.long().clamp_max(len(ordered) - 2)
-    return torch.lerp(ordered[low], ordered[low + 1], (at - low).to(ordered.dtype))
+def quantile_table(values: Tensor) -> Tensor:
+    """``(GRID, p)`` quantiles of each column's values ``(n, p)`` that are not NaN, at least one in each.
 
-
-def _nan_quantiles(values: Tensor, probabilities: Tensor) -> Tensor:
-    """``(len(probabilities), p)`` quantiles of each column's values that are not NaN."""
+    The outermost two are not the smallest and the largest value, which between many others would make the tails far too
+    heavy once values are drawn uniformly between quantiles, but such that a tail keeps its mean.
+    """
     ordered = values.sort(0).values  # NaN last
     count = (~values.isnan()).sum(0)
-    at = probabilities[:, None] * (count - 1)
-    low = at.long()
-    high = (low + 1).minimum((count - 1).expand_as(low))
-    return torch.lerp(ordered.gather(0, low), ordered.gather(0, high), (at - low).to(values.dtype))
+    at = torch.linspace(0, 1, GRID, device=values.device)[:, None] * (count - 1)
+    low = at.long().minimum(count - 1)
+    high = (low + 1).minimum(count - 1)
+    table = torch.lerp(ordered.gather(0, low), ordered.gather(0, high), (at - low).to(values.dtype))
+    below, start = int(at[1].max()) + 1, int(at[-2].min())
+    rank = torch.arange(len(ordered), device=values.device)[:, None]
+    lower = _masked_mean(ordered[:below], rank[:below] <= at[1])
+    upper = _masked_mean(ordered[start:], (rank[start:] >= at[-2]) & (rank[start:] < count))
+    table[0] = torch.maximum(table[0], 2 * lower - table[1])
+    table[-1] = torch.minimum(table[-1], 2 * upper - table[-2])
+    return table.to(torch.float32)
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, values, 0.0).sum(0) / mask.sum(0).clamp_min(1)

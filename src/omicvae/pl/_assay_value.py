@@ -15,7 +15,7 @@ from omicvae.pl._frame import as_frame
 from omicvae.tl import assay_value as measure
 
 COLUMNS = ("candidate", "target", "reduction")
-LEAST_SCALE = 0.05  # the darkest colour is not for a reduction that nobody would pay for
+LEAST_SCALE = 0.1  # the darkest colour is not for a reduction that nobody would pay for
 DARK = 0.6  # share of the colour scale above which text is white
 
 

@@ -77,7 +77,7 @@ def benchmark(
     drawn.ax.set(xlim=(low - margin, limit + margin), ylim=(len(models) - 0.5, -0.5))
     drawn.ax.set_yticks(range(len(models)), models)
     drawn.ax.tick_params(axis="y", length=0)
-    drawn.ax.xaxis.set_major_locator(MaxNLocator(6))
+    drawn.ax.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     drawn.ax.set_xlabel("CRPS relative to ridge (smaller is better)")
     drawn.ax.set_ylabel("Method")
     handles = [
@@ -103,8 +103,8 @@ def _strip(ax: Axes, scores: pd.Series, height: float, position: int, limit: flo
         return
     ax.plot(limit, height, color=look.color, marker=">", markersize=5, zorder=4, clip_on=False)
     ax.annotate(
-        f"{mean:.3g}", (limit, height), (-7, 0), textcoords="offset points", color=look.color, fontsize="x-small",
-        va="center", ha="right",
+        f"{mean:.3g}", (limit, height), (3, 3), textcoords="offset points", color=look.color, fontsize="x-small",
+        va="bottom", ha="right",
     )  # fmt: skip
 
 

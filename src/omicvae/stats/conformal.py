@@ -99,7 +99,8 @@ def fit_conformal(scores: NDArray[np.floating], others: Sequence[NDArray[np.floa
             table[:, chosen] = _order_statistics(values[:, chosen], count[chosen], grid)
     chosen = basis == POOLED
     if chosen.any():
-        share = np.minimum(np.ceil(grid * (n_samples + 1) - 1e-9) / n_samples, 1.0)
+        # Not rounded up to a sample's rank, as single features are: there are many scores a sample.
+        share = np.minimum(grid * (n_samples + 1) / n_samples, 1.0)
         table[:, chosen] = np.quantile(pooled, share * (1 - 1e-12), method="inverted_cdf")[:, None]
     return Conformal(table, grid, basis.astype(np.int8))
 

@@ -267,6 +267,24 @@ def predict(weights: Weights, q: Posterior) -> tuple[Tensor, Tensor]:
     return mean, weights.noise + latent[q.pattern] + estimated.clamp_min(0)
 
 
+def complete_covariance(weights: Sequence[Weights], n_factors: int) -> Tensor:
+    """``(K, K)`` posterior covariance of the factors of a sample in which all features of these modalities are measured."""
+    P = torch.eye(n_factors, dtype=torch.float64, device=weights[0].mean.device if weights else None)
+    for w in weights:
+        P = P + _precision(w, torch.ones_like(w.noise))
+    return torch.cholesky_inverse(torch.linalg.cholesky(P))
+
+
+def typical_variance(weights: Weights, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance of a prediction from factors with a posterior covariance ``(K, K)``, and its part from these, both ``(p,)``.
+
+    Mean of :func:`predict` over samples, whose factors have the prior's distribution.
+    """
+    latent = ((weights.mean @ covariance) * weights.mean).sum(1)
+    estimated = weights.spread @ weights.basis.square().sum(0) + weights.intercept_variance
+    return weights.noise + latent + estimated, latent
+
+
 def explained(weights: Sequence[Weights]) -> Tensor:
     """``(M, K)`` variance that each factor explains in a modality, mean over its features."""
     return torch.stack([w.mean.square().mean(0) for w in weights])

@@ -9,8 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from omicvae.model._model import Model
+from omicvae.model._report import calibrated
 from omicvae.tl._arguments import check_model
 from omicvae.tl._held_out import observed_values, samples_to_measure_on
+
+COLUMNS = ["modality", "level", "coverage", "n_values"]
 
 
 def calibration_curve(
@@ -30,8 +33,9 @@ def calibration_curve(
     levels
         Probabilities that central intervals are to hold, each in (0, 1).
     indices
-        Samples to measure on (positions, names or a mask); the held-out samples by default, or all, with a warning, if
-        there are none.
+        Samples to measure on (positions, names or a mask), which should not have been trained on. By default the
+        samples of :meth:`~omicvae.model.CoVAE.get_held_out_predictions`: each predicted by a fit that has not seen it,
+        with an interval calibrated on others. Where nothing was held out, all samples, with a warning.
 
     Returns
     -------
@@ -65,9 +69,25 @@ def calibration_curve(
     wrong = [level for level in levels if not 0 < level < 1]
     if wrong or not len(levels):
         raise ValueError(f"levels must lie between 0 and 1, got {wrong if wrong else 'none'}")
+    if indices is None and model.adata is not None:
+        model._require_training()
+        rows = [row for modality in model.modalities for row in _crossed_curve(model, modality, levels)]
+        if any(n for *_, n in rows):
+            return pd.DataFrame(rows, columns=COLUMNS)
     positions = samples_to_measure_on(model, indices, "the coverage of intervals")
     rows = [row for modality in model.modalities for row in _curve(model, modality, levels, positions)]
-    return pd.DataFrame(rows, columns=["modality", "level", "coverage", "n_values"])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _crossed_curve(model: Model, modality: str, levels: Sequence[float]) -> list[tuple[str, float, float, int]]:
+    """On samples that the predictor has not seen, with intervals calibrated on others than these."""
+    scored = list(model._scored_as_measured(modality))
+    rows = []
+    for level in levels:
+        inside = np.concatenate([np.zeros(0, np.float32), *(calibrated(s).inside(level).ravel() for s in scored)])
+        n = int((~np.isnan(inside)).sum())
+        rows.append((modality, float(level), float(np.nanmean(inside)) if n else float("nan"), n))
+    return rows
 
 
 def _curve(

@@ -61,12 +61,12 @@ def cross_correlation(
         Number of the dimension, from 0.
     ``correlation``
         Over samples that have both; NaN with fewer than three.
+    ``null``
+        95 % point of the same correlation when samples are permuted: what chance alone gives.
     ``lower``, ``upper``
         Confidence interval of the correlation in the population that the samples come from, by resampling samples with
         the model as it is (:func:`omicvae.stats.canonical.bootstrap_interval`). Samples count as independent: several of
         one donor make it too narrow. Each holds for one dimension, not for all at once.
-    ``null``
-        95 % point of the same correlation when samples are permuted: what chance alone gives.
     ``prior``
         Correlation of the two latents in the model's prior: 1 for MMVAE++, where both are the same latent.
 
@@ -121,7 +121,7 @@ def correlation_table(
                     "modality_a": model.modalities[a],
                     "modality_b": model.modalities[b],
                     "dimension": np.arange(len(prior)),
-                    **{name: shown[name] for name in ("correlation", "lower", "upper", "null")},
+                    **{name: shown[name] for name in ("correlation", "null", "lower", "upper")},
                     "prior": prior,
                 }
             )

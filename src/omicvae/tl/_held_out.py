@@ -14,7 +14,10 @@ CHUNK = 4096  # samples read at a time
 
 
 class HeldOut:
-    """Samples to measure a model on.
+    """Samples to measure a network on: those its training has not seen.
+
+    A closed form is fitted on all of them but the test part; what it predicts is measured by cross-fitting
+    (:meth:`omicvae.model.CoVAE.get_held_out_predictions`).
 
     Parameters
     ----------
@@ -33,14 +36,14 @@ class HeldOut:
                 f"the {type(model).__name__} was loaded without data, so there are no held-out samples: load it with "
                 "load(dir, mdata)"
             )
-        parts = [model.validation_indices, model.test_indices]
+        parts = [model.validation_indices, model.calibration_indices, model.test_indices]
         chosen = np.concatenate([np.zeros(0, np.intp), *(np.asarray(p, np.intp) for p in parts if p is not None)])
         seen = model.train_indices is not None and len(model.train_indices) > 0
         n_obs = len(model._cohort(None))
         self.trained_on = len(chosen) == 0 and seen
         """Whether there are none, so that training samples have to do."""
         self.positions: NDArray[np.intp] = np.sort(chosen) if len(chosen) else np.arange(n_obs, dtype=np.intp)
-        """(n,) validation and test samples; all samples if there are none."""
+        """(n,) validation, calibration and test samples; all samples if there are none."""
 
     def warn(self, what: str) -> None:
         """Warn if ``what`` is about to be measured on samples the model was trained on."""
