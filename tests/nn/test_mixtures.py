@@ -70,7 +70,9 @@ def test_draws_have_the_moments_that_are_reported(n_locations, columns):
 
 
 def test_whole_numbers():
-    d = residuals(torch.full((1, 4, 2), 3.0), torch.ones(2), back=torch.exp, size=torch.ones(6, 4), discrete=True, n_draws=6)
+    d = residuals(
+        torch.full((1, 4, 2), 3.0), torch.ones(2), back=torch.exp, size=torch.ones(6, 4), discrete=True, n_draws=6
+    )
     drawn = d.sample()
     assert torch.equal(drawn, drawn.round())
     assert d.support.is_discrete

@@ -13,6 +13,7 @@ from omicvae.datasets import correlated_gaussian
 from omicvae.model import CoVAE, MMVAEPlusPlus
 from omicvae.model._model import Model
 from omicvae.tl import cross_correlation
+from omicvae.tl._held_out import HeldOut
 
 Trained = CoVAE | MMVAEPlusPlus
 
@@ -37,7 +38,7 @@ def test_the_prior_is_the_canonical_spectrum_of_sigma(covae: CoVAE) -> None:
 
 
 def test_it_does_not_depend_on_the_order_of_samples(model: Trained) -> None:
-    held_out = model.validation_indices
+    held_out = HeldOut(model).positions
     once, again = (cross_correlation(model, indices=list(order)) for order in (held_out, held_out[::-1]))
     np.testing.assert_allclose(once["correlation"], again["correlation"], atol=1e-5)
     np.testing.assert_allclose(once["correlation"], cross_correlation(model)["correlation"], atol=1e-5)
@@ -119,7 +120,7 @@ def test_shared_dimensions_stand_out_and_private_ones_do_not() -> None:
 
 def test_training_samples_are_used_with_a_warning_where_there_are_no_others(covae: CoVAE) -> None:
     model = CoVAE(covae.adata)
-    model.train(max_epochs=1, train_size=1.0, accelerator="cpu", enable_progress_bar=False)
+    model.train(max_epochs=1, train_size=1.0, calibration_size=0, accelerator="cpu", enable_progress_bar=False)
     with pytest.warns(UserWarning, match="no held-out samples"):
         table = cross_correlation(model)
     assert table["correlation"].notna().all()

@@ -70,8 +70,10 @@ class LatentDraws(Distribution):
 class FactorBackbone(MomentBackbone):
     """Predictive distributions of a fitted :class:`ProbabilisticCCAModule`.
 
-    For sets of sources that enough training samples have together with the target, predictions are scaled and their
-    residuals taken from cross-fits. For others, and for values given the assay itself, the variance is the model's own.
+    Predictions rest on all sources. Their scale and residuals are those of cross-fits with the same sources, or with as
+    many of them as enough training samples have together with the target: what further ones add could not be checked, and
+    does not make intervals narrower. Without any such set, and for values given the assay itself, the variance is the
+    model's own.
 
     Parameters
     ----------
@@ -153,11 +155,11 @@ class FactorBackbone(MomentBackbone):
         """Distribution around a prediction, and the factor ``(p,)`` on the prediction."""
         device, name = self.module.device, self.module.modalities[target]
         unit = torch.ones(self.module.schema[name].n_vars, dtype=torch.float64, device=device)
-        if (sources, target) in self.closed.responses:
-            predictor = self.closed.predictor
-            assert isinstance(predictor, FactorPredictor)
-            gains = torch.from_numpy(predictor.scales[sources, target].gains)
-            return self.closed.responses[sources, target].to(device), gains.to(device)
+        predictor = self.closed.predictor
+        assert isinstance(predictor, FactorPredictor)
+        for key in () if target in sources else predictor.covering(sources, target):
+            gains = torch.from_numpy(predictor.scales[key].gains)
+            return self.closed.responses[key].to(device), gains.to(device)
         if not sources:
             return self.prior[target].to(device), unit
         base = self.own[target] if target in sources else self.prior[target]

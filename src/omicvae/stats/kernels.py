@@ -71,8 +71,9 @@ class KernelRows:
     def __init__(self, kernel: MixedKernel, x: NDArray[np.float32], *, limit: int, seed: int = 0) -> None:
         self.kernel = kernel
         self.exact = len(x) <= limit
+        self._factor: Array | None = None
         if self.exact:
-            self.landmarks, self._factor = x, None
+            self.landmarks = x
         else:
             chosen = np.sort(np.random.default_rng(seed).choice(len(x), limit, replace=False))
             self.landmarks = x[chosen]

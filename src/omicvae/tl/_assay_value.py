@@ -49,9 +49,9 @@ def assay_value(
     counts, of logit methylation levels), at the median library size and the mean coverage of the training samples.
 
     The precision of an assay not yet measured is taken as its mean over the training samples that have it. The model's
-    latents are used, without the calibration of intervals, and it is the model that says so: with a few hundred samples the
-    fall of held-out errors can be a fraction of what is said (see the user guide for how to measure it). Averages over samples mean more than single rows: decoded
-    draws leave an error of about 0.01 in a row.
+    latents are used, without the calibration of intervals. It is what the *model* says: with a few hundred samples, held-out
+    errors can fall by a fraction of it (the user guide shows how to measure this). Averages over samples mean more than
+    single rows: decoded draws leave an error of about 0.01 in a row.
 
     Parameters
     ----------
