@@ -21,10 +21,10 @@ def subsets_of(members: list[int]) -> list[tuple[int, ...]]:
     return [s for size in range(1, len(members) + 1) for s in combinations(members, size)]
 
 
-def build(make_schema, private: int = 0, names: tuple[str, ...] = NAMES, **kwargs) -> MoPoEModule:
+def build(make_schema, width: int = 0, **kwargs) -> MoPoEModule:
     torch.manual_seed(0)
-    shape = Shape(2, dict.fromkeys(names, private))
-    return MoPoEModule(make_schema(dict.fromkeys(names, P)), CONFIG.resolve(100), shape, **kwargs).eval()
+    shape = Shape(2, dict.fromkeys(NAMES, width))
+    return MoPoEModule(make_schema(dict.fromkeys(NAMES, P)), CONFIG.resolve(100), shape, **kwargs).eval()
 
 
 @pytest.fixture
@@ -75,20 +75,20 @@ def test_only_subsets_of_what_is_given_have_weight(make_schema, mosaic):
 
 
 def test_every_sample_gets_a_subset_at_random(make_schema, make_batch):
-    """Uniform over a sample's subsets at every position of the batch (2000 steps, 5 standard errors)."""
+    """Uniform over a sample's subsets, and anew in every step wherever it is (2000 draws, 5 standard errors)."""
     module = build(make_schema)
-    present = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [1, 1, 1]], dtype=torch.bool)
-    batch = make_batch({m: torch.randn(4, P) for m in NAMES}, present)
+    patterns = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [1, 1, 0]], dtype=torch.bool)
+    batch = make_batch({m: torch.randn(400, P) for m in NAMES}, patterns.repeat(100, 1))
     evidence = module.encode(batch)
-    counts = torch.zeros(4, 7)
-    for _ in range(2000):
-        drawn = module.passes(evidence, batch, 0.5)[0].sources
-        counts += (drawn[:, None] == module.subsets).all(-1)
-    for i, n in enumerate([7, 3, 1, 7]):
-        allowed = (~module.subsets | present[i]).all(-1)
+    drawn = torch.stack([module.passes(evidence, batch, 0.5)[0].sources for _ in range(20)])
+    hit = (drawn.unsqueeze(2) == module.subsets).all(-1).float().reshape(20, 100, 4, 7)
+    counts = hit.sum((0, 1))
+    for i, n in enumerate([7, 3, 1, 3]):
+        allowed = (~module.subsets | patterns[i]).all(-1)
         assert int(allowed.sum()) == n and counts[i, ~allowed].sum() == 0
         error = 5 * (2000 * (1 / n) * (1 - 1 / n)) ** 0.5
         assert ((counts[i, allowed] - 2000 / n).abs() <= error).all()
+    assert (hit[:, :, 0].sum(0).amax(1) < 20).all()  # no place in the batch keeps its subset
 
 
 @pytest.mark.parametrize("private", ["prior", "zero"])

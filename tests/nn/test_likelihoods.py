@@ -416,3 +416,98 @@ def test_sparse_counts_give_the_same_value_and_gradients(name: str, share: float
         results.append((found, *gradients))
     for sparse, dense in zip(*results, strict=True):
         torch.testing.assert_close(sparse, dense, rtol=1e-4, atol=1e-4)
+
+
+# ---------------------------------------------------------------------- back from the encoders' scale
+
+
+def at_reference(likelihood: Likelihood, observed: Observed) -> Observed:
+    """The same values in samples of the size at which counts are decoded."""
+    if observed.size is None:
+        return observed
+    return observed._replace(size=likelihood.reference_size.expand(len(observed.x)))
+
+
+@pytest.mark.parametrize(("name", "options"), WITH_OPTIONS)
+def test_decode_transform_is_the_inverse_of_encode_transform(name, options):
+    observed = simulate(name)
+    likelihood = fitted(name, observed, **options)
+    decoded = likelihood.decode_transform(likelihood.encode_transform(at_reference(likelihood, observed)))
+    expected = observed.x
+    if name == "betabinomial":  # the level of half a read more of each kind
+        expected = (observed.x + 0.5) / (observed.coverage + 1)
+    measured = likelihood.measured(observed)
+    # float32: a count of e^6 decoded from its logarithm is off by 1e-6 of it, and no better than 1e-6 near 0
+    torch.testing.assert_close(decoded[measured], expected[measured], rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(("name", "options"), WITH_OPTIONS)
+def test_encode_transform_is_the_inverse_of_decode_transform(name, options):
+    """Within what the data can be: counts from 0, proportions within the squeeze."""
+    likelihood = fitted(name, **options)
+    standardised = torch.linspace(-0.5, 2, 20)[:, None].expand(20, P)
+    decoded = likelihood.decode_transform(standardised)
+    coverage = torch.full((20, P), 1e5) if name == "betabinomial" else None  # so many reads that halves do not matter
+    x = decoded if coverage is None else decoded * coverage
+    size = likelihood.reference_size.expand(20) if likelihood.uses_size else None
+    inside = torch.ones(20, P, dtype=torch.bool) if name not in COUNTS else decoded > 0
+    found = likelihood.encode_transform(Observed(x, size, coverage))
+    torch.testing.assert_close(found[inside], standardised[inside], atol=2e-3, rtol=1e-3)
+    if name in COUNTS:
+        assert (decoded >= 0).all()
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_decoded_at_the_median_training_size(name):
+    observed = simulate(name)
+    likelihood = fitted(name, observed)
+    assert likelihood.reference_size.item() == pytest.approx(np.median(observed.size.numpy()))
+    decoded = likelihood.decode_transform(likelihood.encode_transform(observed))
+    scaled = observed.x / observed.size[:, None] * likelihood.reference_size
+    torch.testing.assert_close(decoded, scaled, rtol=1e-4, atol=2e-5)
+    extreme = likelihood.decode_transform(torch.tensor([[-1e3], [1e3]]).expand(2, P))
+    assert (extreme[0] == 0).all()
+    assert torch.isfinite(extreme[1]).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_decoding_some_features_and_more_dimensions(name):
+    likelihood, values = fitted(name), torch.randn(3, 4, P)
+    whole = likelihood.decode_transform(values)
+    assert whole.shape == (3, 4, P)
+    torch.testing.assert_close(whole[1], likelihood.decode_transform(values[1]))
+    columns = torch.tensor([3, 0])
+    torch.testing.assert_close(likelihood.decode_transform(values[..., columns], columns), whole[..., columns])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_missing_values_decode_to_the_training_mean_of_the_transformed(name):
+    observed = simulate(name)
+    likelihood = fitted(name, observed)
+    blank = Observed(torch.full((1, P), torch.nan), at_reference(likelihood, observed.take(torch.tensor([0]))).size,
+                     None if observed.coverage is None else torch.zeros(1, P))  # fmt: skip
+    decoded = likelihood.decode_transform(likelihood.encode_transform(blank))
+    torch.testing.assert_close(decoded, likelihood.decode_transform(torch.zeros(1, P)))
+
+
+def test_clip_moves_values_into_the_support():
+    values = torch.tensor([[-0.2, 0.0, 0.5, 1.0, 1.3]])
+    assert fitted("beta").clip(values).tolist() == [[0.0, 0.0, 0.5, 1.0, 1.0]]
+    torch.testing.assert_close(fitted("normal").clip(values), values)
+
+
+@pytest.mark.parametrize("name", ["normal", "nb", "betabinomial"])
+def test_rows_are_taken_of_all_parts(name):
+    observed = simulate(name)
+    by_position = observed.take(torch.tensor([5, 2]))
+    mask = torch.zeros(N, dtype=torch.bool)
+    mask[[2, 5]] = True
+    by_mask = observed.take(mask)
+    for whole, position, masked in zip(observed, by_position, by_mask, strict=True):
+        if whole is None:
+            assert position is None
+            assert masked is None
+        else:
+            torch.testing.assert_close(position, whole[[5, 2]])
+            torch.testing.assert_close(masked, whole[[2, 5]])
+    assert observed.take(torch.zeros(0, dtype=torch.int64)).x.shape == (0, P)

@@ -115,10 +115,11 @@ def test_moments_are_those_of_new_values(family):
         reads = observed.coverage.clamp_min(1)
         variance = variance + (d.mean[0] * (1 - d.mean[0]) - variance) / reads
     score = (truth - d.mean[0]) / variance.sqrt()
-    # 800 standardised values: a mean to .035 and a mean square to .05, or .15 where tails are heavy; three of them
-    assert score.mean(0).abs().max() < 0.12
-    assert ((score.square().mean(0) - 1).abs() < 0.45).all()
-    assert score.square().mean().item() == pytest.approx(1, abs=0.15)
+    # 800 standardised values tell a mean to .035 and a mean square to .05, or to .12 where tails are log-normal; 4000
+    # to less than half of that. Held-out fit and test values double the variance.
+    assert score.mean(0).abs().max() < 0.15
+    assert ((score.square().mean(0) - 1).abs() < 0.5).all()
+    assert score.square().mean().item() == pytest.approx(1, abs=0.25)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -179,8 +180,8 @@ def test_intercepts_slopes_and_dispersion_are_found(family):
     # 2000 values tell a slope to .03-.07 and an intercept to .03-.06; bounds on the link cut its extremes
     np.testing.assert_allclose(response.slope, b, atol=0.2)
     np.testing.assert_allclose(response.intercept, a, atol=0.2)
-    if family != "bernoulli":
-        np.testing.assert_allclose(response.log_theta, np.log(5), atol=0.45)
+    if family != "bernoulli":  # counts of .3 on average tell 1/theta to .2 only
+        np.testing.assert_allclose((-response.log_theta).exp(), 0.2, atol=0.06 if family == "betabinomial" else 0.5)
 
 
 def test_counts_that_vary_like_a_poisson_have_hardly_any_dispersion():
@@ -206,14 +207,16 @@ def test_features_of_both_forms_stand_side_by_side():
     observed = Observed(x, low.observed.size, None)
     likelihood = make_likelihood("nb", P)
     likelihood.fit([observed])
-    x_at = torch.cat([low.likelihood.decode_transform(low.prediction)[:, :2], x[:, 2:]], dim=1)
-    prediction = likelihood.encode_transform(Observed(x_at, torch.full((1600,), likelihood.reference_size), None))
-    response = Response(likelihood).fit(prediction + 0.05 * torch.randn(prediction.shape), observed)
+    expected = [d.likelihood.decode_transform(d.prediction) for d in (low, high)]
+    expected = torch.cat([expected[0][:, :2], expected[1][:, 2:]], dim=1)
+    prediction = likelihood.encode_transform(Observed(expected, likelihood.reference_size.expand(1600), None))
+    response = Response(likelihood).fit(prediction, observed)
     assert response.by_rate.tolist() == [True, True, False, False, False]
     d = response(prediction[None, :7], observed.size[:7].expand(4, -1), 4)
     assert d.mean.shape == d.variance.shape == d.sample().shape == d.batch_shape == (4, 7, P)
     assert d.support.is_discrete
-    assert torch.equal(drawn := d.sample((3,)), drawn.round())
+    drawn = d.sample((3,))
+    assert torch.equal(drawn, drawn.round())
     assert drawn.shape == (3, 4, 7, P)
     assert (d.mean[..., 2:] > 20).all()
     assert (d.mean[..., :2] < 20).all()
@@ -384,6 +387,6 @@ def test_a_prediction_without_information_keeps_the_mean():
     likelihood = make_likelihood("nb", P)
     likelihood.fit([observed])
     response = Response(likelihood).fit(torch.full((800, P), 0.4), observed)
-    torch.testing.assert_close(response.slope, torch.ones(P), atol=1e-3, rtol=0)
+    torch.testing.assert_close(response.slope, torch.ones(P), atol=0.05, rtol=0)
     d = response(torch.full((1, 1, P), 0.4), observed.size[:1].expand(2, -1), 2)
     torch.testing.assert_close(d.mean[0, 0], observed.x.mean(0), rtol=0.02, atol=0)

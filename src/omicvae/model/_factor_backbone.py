@@ -70,10 +70,10 @@ class LatentDraws(Distribution):
 class FactorBackbone(MomentBackbone):
     """Predictive distributions of a fitted :class:`ProbabilisticCCAModule`.
 
-    Predictions rest on all sources. Their scale and residuals are those of cross-fits with the same sources, or with as
-    many of them as enough training samples have together with the target: what further ones add could not be checked, and
-    does not make intervals narrower. Without any such set, and for values given the assay itself, the variance is the
-    model's own.
+    Scale and residuals of a prediction are those of cross-fits with the same sources, or with as many of them as enough
+    training samples have together with the target. Sources that were never measured with the target are left out beside
+    others that were. Where no source was measured with the target, and for values given the assay itself, the variance is
+    the model's own.
 
     Parameters
     ----------
@@ -89,6 +89,13 @@ class FactorBackbone(MomentBackbone):
         """Target -> distribution around what its own measurement, and all others, say of it."""
         self.prior: dict[int, Response] = {}
         """Target -> distribution around what covariates say of it."""
+
+    @property
+    def predictor(self) -> FactorPredictor:
+        """Of the fitted closed form."""
+        found = self.closed.predictor
+        assert isinstance(found, FactorPredictor)
+        return found
 
     # ------------------------------------------------------------------ fit
 
@@ -121,8 +128,7 @@ class FactorBackbone(MomentBackbone):
 
     def attach(self, cohort: Cohort, positions: NDArray[np.intp], calibration: NDArray[np.intp]) -> None:
         """Take the training samples of a saved model in, to make held-out predictions again."""
-        fitted = self.closed.predictor
-        assert isinstance(fitted, FactorPredictor)
+        fitted = self.predictor
         self._crossing = ClosedForm(self.module, FactorPredictor(fitted.sizes, n_folds=_folds(len(positions))))
         self._crossing.attach(cohort, positions)
         self._crossing.predictor.adopt(fitted)
@@ -136,6 +142,8 @@ class FactorBackbone(MomentBackbone):
     ) -> Distribution:
         """Predictive distribution of samples that all have ``sources``, the target possibly among them."""
         module, name = self.module, self.module.modalities[target]
+        if target not in sources:
+            sources = self.predictor.checked(sources, target)
         given = torch.zeros(len(module.modalities), dtype=torch.bool, device=module.device)
         given[list(sources)] = True
         q = module.factors(module.encode(batch), batch, given)
@@ -155,10 +163,8 @@ class FactorBackbone(MomentBackbone):
         """Distribution around a prediction, and the factor ``(p,)`` on the prediction."""
         device, name = self.module.device, self.module.modalities[target]
         unit = torch.ones(self.module.schema[name].n_vars, dtype=torch.float64, device=device)
-        predictor = self.closed.predictor
-        assert isinstance(predictor, FactorPredictor)
-        for key in () if target in sources else predictor.covering(sources, target):
-            gains = torch.from_numpy(predictor.scales[key].gains)
+        for key in () if target in sources else self.predictor.covering(sources, target):
+            gains = torch.from_numpy(self.predictor.scales[key].gains)
             return self.closed.responses[key].to(device), gains.to(device)
         if not sources:
             return self.prior[target].to(device), unit

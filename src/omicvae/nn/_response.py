@@ -192,7 +192,7 @@ class Response(nn.Module):
                 variance = mean * (1 - mean / exposure) * (1 + self._extra(exposure, d))
             too_small = (squared / variance.clamp_min(1e-8)).sum(0) > n
             low, high = torch.where(too_small, middle, low), torch.where(too_small, high, middle)
-        return (0.5 * (low + high)).exp()
+        return torch.where(measured.sum(0) > 2, (0.5 * (low + high)).exp(), 1.0)
 
     def _rate_is_better(self, prediction: Tensor, observed: Observed) -> Tensor:
         """``(p,)`` whether the rate form gives the held-out counts a larger probability."""

@@ -176,6 +176,15 @@ class FactorPredictor:
         fitted = [k for k in self.scales if k[1] == target and set(k[0]) <= set(sources)]
         return sorted(fitted, key=lambda k: (-len(k[0]), float(self.scales[k].variance.mean())))[:1]
 
+    def checked(self, sources: Sequence[int], target: int) -> tuple[int, ...]:
+        """Those of the sources that some pattern with a scale has; all of them if none has any.
+
+        How a source and a target that were never measured together depend on one another, given a third, cannot be
+        learned: a factor model takes the simplest answer, and is sure of it.
+        """
+        known = {a for k in self.scales if k[1] == target and set(k[0]) <= set(sources) for a in k[0]}
+        return tuple(a for a in sources if a in known) or tuple(sources)
+
     def signal(self, key: Key, values: Sequence[Float32], designs: Sequence[Float32]) -> Float32:
         """``(n, p)`` prediction of new samples around what covariates explain; values may be NaN."""
         q = self.model.given(dict(zip(key[0], values, strict=True)), dict(zip(key[0], designs, strict=True)))

@@ -45,6 +45,10 @@ class MixedKernel:
         return (1 - self.nonlinear) * products / p + self.nonlinear * np.exp(-self.gamma * distance)
 
 
+def _float64(values: NDArray[np.floating]) -> Array:
+    return np.asarray(values, dtype=np.float64)
+
+
 def _squared_norms(x: NDArray[np.floating]) -> Array:
     return np.einsum("ij,ij->i", x, x, dtype=np.float64)
 
@@ -80,7 +84,7 @@ class KernelRows:
             double = self.landmarks.astype(np.float64)  # float32 rounding of a gram of low rank exceeds the jitter
             gram = kernel(double, double)
             jitter = max(JITTER * float(np.trace(gram)) / limit, JITTER**2)
-            self._factor = np.linalg.cholesky(gram + jitter * np.eye(limit))
+            self._factor = _float64(np.linalg.cholesky(gram + jitter * np.eye(limit)))
         self.training = self.features(x)
 
     @classmethod

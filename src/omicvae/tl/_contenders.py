@@ -29,7 +29,7 @@ LEAST_ROWS = 20
 """Training samples with which a set of sources is regressed on."""
 DRAWS = (100, 400)
 HELD = 2**25  # numbers of one (draws, samples, features) array held at once
-ALL_DRAWS = 2**27  # of one target
+ALL_DRAWS = 2**26  # of one target
 LINEAR = ("normal", "unit_normal", "bernoulli")
 """Likelihoods whose scale of scores is linear in the data: the mean of one is that of the other."""
 
