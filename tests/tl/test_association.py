@@ -291,6 +291,16 @@ def test_a_feature_with_too_few_values_is_nan_and_does_not_count_in_padj(cohort:
     np.testing.assert_allclose(rest["padj"], stats.false_discovery_control(rest["pvalue"]), rtol=1e-6)
 
 
+def test_what_is_confounded_in_measured_samples_is_not_guessed(cohort: MuData, fitted: CoVAE) -> None:
+    rows = cohort["protein"].obs_names
+    cohort.obs["kit"] = np.where(np.arange(N_OBS) % 2, "new", "old")
+    cohort.obs.loc[rows, "kit"] = np.where(cohort.obs.loc[rows, "smoker"], "new", "old")
+    table = association(cohort, fitted, "protein", "smoker", groups=[True], adjust=["kit"], n_imputations=2)
+    assert table[["estimate", "se", "pvalue", "padj"]].isna().all(axis=None)
+    table = association(cohort, fitted, "protein", "smoker", groups=[True], n_imputations=2)
+    assert table["pvalue"].notna().all()
+
+
 # ---------------------------------------------------------------------- wrong arguments
 
 

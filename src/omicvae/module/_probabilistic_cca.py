@@ -77,6 +77,11 @@ class ProbabilisticCCAModule(MultimodalModule):
     # ------------------------------------------------------------------ parameters
 
     @property
+    def device(self) -> torch.device:
+        """Where the module is; it may have no parameter that would tell."""
+        return self.vectors.device
+
+    @property
     def n_factors(self) -> int:
         """Number of factors ``K``; 0 before the fit."""
         return self._get("mean", 0).shape[1]

@@ -113,7 +113,7 @@ def least_squares(values: Float, weights: Flags, design: Float) -> Fit:
     moments = np.einsum("nq,knp->kpq", design, centred, optimize=True)
     coefficients = np.einsum("pqr,kpr->kpq", inverse, moments)
     residual = (centred**2).sum(1) - (coefficients * moments).sum(2)
-    df = np.where(_estimable(design, taken), count - rank, 0).astype(np.float64)
+    df = np.where(estimable(weights, design), count - rank, 0).astype(np.float64)
     ok = df > 0
     df = np.where(ok, df, np.nan)
     variance = np.maximum(residual, 0) / df * inverse[:, 0, 0]
@@ -121,9 +121,9 @@ def least_squares(values: Float, weights: Flags, design: Float) -> Fit:
     return Fit(estimate, np.where(ok, variance, np.nan), df)
 
 
-def _estimable(design: Float, taken: Float) -> Flags:
-    """``(p,)`` whether the first column varies given the others."""
-    gram = _gram(design, taken)
+def estimable(weights: Flags, design: Float) -> Flags:
+    """``(p,)`` whether the first column of the ``(n, q)`` design varies given the others, where ``weights`` ``(n, p)``."""
+    gram = _gram(design, weights.astype(np.float64))
     inverse, _ = _inverse(gram[:, 1:, 1:])
     left = gram[:, 0, 0] - np.einsum("pq,pqr,pr->p", gram[:, 0, 1:], inverse, gram[:, 0, 1:])
     return np.asarray(left > 1e-8 * np.maximum(gram[:, 0, 0], 1e-30))
@@ -172,20 +172,16 @@ class RegressionImputer:
         self.xy_c, self.xm_c = self._cross(c * self.y), self._cross(c * self.m)
         self.xy_d, self.xm_m = self._cross(d * self.y), self._cross(m * self.m)
         inverse, rank = _inverse(self.gram_c)
-        around = [np.einsum("pq,pqr->pr", x, inverse) for x in (self.xy_c, self.xm_c)]
-        squares = ((c * self.y**2).sum(0), (c * self.y * self.m).sum(0), (c * self.m**2).sum(0))
-        yy, ym, mm = (
-            total - (a * b).sum(1)
-            for total, a, b in zip(
-                squares, (around[0], around[0], around[1]), (self.xy_c, self.xm_c, self.xm_c), strict=True
-            )
-        )
+        y_fitted, m_fitted = (np.einsum("pq,pqr->pr", x, inverse) for x in (self.xy_c, self.xm_c))
+        yy = (c * self.y**2).sum(0) - (y_fitted * self.xy_c).sum(1)
+        ym = (c * self.y * self.m).sum(0) - (y_fitted * self.xm_c).sum(1)
+        mm = (c * self.m**2).sum(0) - (m_fitted * self.xm_c).sum(1)
         informative = mm > NO_SLOPE * np.maximum(yy, 1e-30)
         self.mm = np.where(informative, mm, np.inf)
         self.slope = np.where(informative, ym / self.mm, 0.0)
         self.residual = np.maximum(yy - self.slope * np.where(informative, ym, 0.0), 0.0)
         self.df = c.sum(0) - rank - informative
-        self.n_measured = _group_counts(self.design[:, : self.n_groups], measured)
+        self.n_measured = self._cross(measured.astype(np.float64))[:, : self.n_groups]
 
     def _cross(self, weighted: Float) -> Float:
         return np.asarray(weighted.T @ self.design)
@@ -243,10 +239,6 @@ def _standards(values: Float, measured: Flags) -> tuple[Float, Float]:
     centre = held.sum(0) / count
     scale = np.sqrt((np.where(measured, held - centre, 0.0) ** 2).sum(0) / count)
     return centre, np.where(scale > 0, scale, 1.0)
-
-
-def _group_counts(onehot: Float, measured: Flags) -> Float:
-    return np.asarray(measured.astype(np.float64).T @ onehot)
 
 
 def _gram(design: Float, weights: Float) -> Float:

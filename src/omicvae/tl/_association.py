@@ -16,7 +16,7 @@ from scipy.stats import false_discovery_control
 from omicvae.data._validate import listing
 from omicvae.model._model import Model
 from omicvae.model._sizes import whole_number
-from omicvae.stats.multiple_imputation import Pooled, RegressionImputer, least_squares, pool
+from omicvae.stats.multiple_imputation import Fit, Pooled, RegressionImputer, estimable, least_squares, pool
 from omicvae.tl._arguments import check_data, check_model
 from omicvae.tl._evidence import Evidence, gather
 from omicvae.tl._groups import REST, Contrast, group_codes, make_contrasts, read_covariates, read_labels
@@ -102,7 +102,7 @@ def association(
         Samples. Those that have neither this assay nor any in ``given`` are not counted; single values that are NaN in
         a measured sample are left out, not imputed.
 
-    All are NaN where a feature has too few values.
+    All are NaN where a feature has too few values, or its measured ones cannot tell the group from ``adjust``.
 
     Raises
     ------
@@ -206,10 +206,19 @@ def _pooled(
     for start in range(0, p, step):
         columns = slice(start, start + step)
         completed = _completed(evidence, columns, group, adjusted, rng)
-        taken = ~np.isnan(evidence.values[:, columns]) | evidence.imputed[:, None]
+        measured = ~np.isnan(evidence.values[:, columns])
+        taken = measured | evidence.imputed[:, None]
         for part, rows, design in zip(parts, sides, designs, strict=True):
-            part.append(pool(least_squares(completed[:, rows], taken[rows], design)))
+            fits = least_squares(completed[:, rows], taken[rows], design)
+            part.append(pool(_without_confounded(fits, measured[rows], design)))
     return [Pooled(*(np.concatenate(field) for field in zip(*part, strict=True))) for part in parts]
+
+
+def _without_confounded(fits: Fit, measured: NDArray[np.bool_], design: NDArray[np.float64]) -> Fit:
+    """NaN where measured samples of both sides differ in covariates throughout, so that imputation had to guess."""
+    member = design[:, 0] == 1
+    confounded = measured[member].any(0) & measured[~member].any(0) & ~estimable(measured, design)
+    return fits._replace(estimate=np.where(confounded, np.nan, fits.estimate))
 
 
 def _completed(

@@ -18,7 +18,8 @@ from omicvae.module._prediction import draw_unknowns
 Float32 = NDArray[np.float32]
 Positions = NDArray[np.intp]
 
-ROWS = 256  # samples drawn at a time: all features of all draws are held
+ROWS = 4096  # samples read at a time
+HELD = 2**26  # numbers drawn at a time: all features of a sample, whichever are asked for
 SIZES = 200  # library sizes drawn to know their mean
 COMPARED = 500  # measured samples that the predictor's noise is averaged over
 
@@ -128,11 +129,12 @@ def predictive_noise(request: Request, positions: Positions, n_draws: int) -> It
     The draws of one number belong together: their features come from the same latents.
     """
     scale = "normalized" if _uses_size(request) else "input"
-    for start in range(0, len(positions), ROWS):
+    rows = max(1, HELD // (n_draws * request.model.schema[request.modality].n_vars))
+    for start in range(0, len(positions), rows):
         drawn = request.model.sample(
             request.modality,
             mdata=request.mdata,
-            indices=positions[start : start + ROWS],
+            indices=positions[start : start + rows],
             given=request.given,
             n_samples=n_draws,
             scale=scale,  # type: ignore[arg-type]
