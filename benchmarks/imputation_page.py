@@ -30,7 +30,7 @@ is fitted to the same training samples and scored on the same hidden values, sta
 as log counts per million before that). CRPS is in training standard deviations; lower is better. CoVAE is the default
 (`omicvae.model.CoVAE(mdata)`, likelihoods proposed from the data): closed form and network, mixed where that is better on
 samples neither has seen. Baselines are Gaussian, with standard deviations and interval widths from their own
-cross-validated residuals.
+cross-validated residuals. Tasks and seeds that are not in the tables have not been run.
 """
 
 

@@ -177,9 +177,9 @@ def test_arguments_of_training(cohort):
     model.train(max_epochs=3, accelerator="cpu", enable_progress_bar=False)  # as any other model
     assert len(model.history["elbo_train"]) <= 3
     split = [np.arange(40), np.arange(40, 50), np.arange(50, 60)]
-    model.train(datasplitter_kwargs={"external_indexing": split})
+    model.train(max_iter=2, datasplitter_kwargs={"external_indexing": split})
     assert model.train_indices.tolist() == list(range(40)) and model.test_indices.tolist() == list(range(50, 60))
-    model.train(train_size=1.0)
+    model.train(max_iter=2, train_size=1.0)
     assert np.isfinite(model.get_elbo())
 
 

@@ -218,7 +218,7 @@ def _without_confounded(fits: Fit, measured: NDArray[np.bool_], design: NDArray[
     """NaN where measured samples of both sides differ in covariates throughout, so that imputation had to guess."""
     member = design[:, 0] == 1
     confounded = measured[member].any(0) & measured[~member].any(0) & ~estimable(measured, design)
-    return fits._replace(estimate=np.where(confounded, np.nan, fits.estimate))
+    return Fit(*(np.where(confounded, np.nan, field) for field in fits))
 
 
 def _completed(
