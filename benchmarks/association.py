@@ -172,7 +172,7 @@ def report(table: pd.DataFrame, folder: Path) -> None:
 def main() -> None:
     """Print the table; write the page if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(24)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(16)))
     parser.add_argument("--write", type=Path, default=None)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
