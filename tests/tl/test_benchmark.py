@@ -15,13 +15,15 @@ from anndata import AnnData
 from mudata import MuData
 
 import omicvae.model
-from omicvae.data import Cohort
+from omicvae.data import Cohort, Schema
 from omicvae.datasets import correlated_gaussian
 from omicvae.model import CoVAE, MMVAEPlusPlus
 from omicvae.nn.likelihoods import Observed
 from omicvae.stats.baselines import RidgeBaseline
 from omicvae.stats.moments import assign_folds
 from omicvae.tl import _benchmark, benchmark
+from omicvae.tl._benchmark_arguments import registered_setup
+from omicvae.tl._benchmark_methods import BASELINES, resolve_names
 from omicvae.tl._benchmark_split import Split, Values, as_measured
 from omicvae.tl._contenders import BaselineContender, GroupMeanContender, ModelContender, quietly
 
@@ -69,8 +71,8 @@ def table(cohort: MuData) -> pd.DataFrame:
 
 
 def split_of(mdata: MuData, given: tuple[str, ...] | None = None) -> Split:
-    registry = _benchmark._registry(mdata)
-    values = Values(mdata, Cohort(mdata, _benchmark.Schema.from_registry(registry)))
+    registry = registered_setup(mdata)
+    values = Values(mdata, Cohort(mdata, Schema.from_registry(registry)))
     folds = assign_folds(values.cohort.present, 3, 0)
     positions = np.flatnonzero(folds != 0), np.flatnonzero(folds == 0)
     return Split(values, *positions, given or values.schema.names)
@@ -164,7 +166,7 @@ def test_hidden_values_change_no_prediction(cohort: MuData, target: str) -> None
     samples = a.usable(a.test, target)
     b = split_of(poisoned(cohort, a.names(samples), target))
     assert not np.allclose(np.nan_to_num(a.truth(target, samples)), np.nan_to_num(b.truth(target, samples)))
-    for name, build_one in _benchmark.BASELINES.items():
+    for name, build_one in BASELINES.items():
         x, y = (BaselineContender(build_one).predict(s, target, samples) for s in (a, b))
         for field in ("mean", "lower", "upper"):
             np.testing.assert_array_equal(getattr(x, field), getattr(y, field), err_msg=name)
@@ -407,7 +409,7 @@ def test_a_baseline_that_fails_fails_alone(cohort: MuData, monkeypatch: pytest.M
     def broken() -> Any:
         raise MemoryError("too large")
 
-    monkeypatch.setitem(_benchmark.BASELINES, "knn", broken)
+    monkeypatch.setitem(BASELINES, "knn", broken)
     with pytest.warns(UserWarning, match="knn could not predict 'rna' in split 0: MemoryError: too large"):
         table = benchmark(cohort, ["knn"], n_splits=2, targets=["rna"])
     assert table.set_index("model")["crps"].isna().to_dict() == {"ridge": False, "knn": True}
@@ -432,16 +434,16 @@ def without_mofa(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def missing(*_: Any, **__: Any) -> Any:
         raise ImportError("MOFA+ needs the package mofapy2: pip install mofapy2")
 
-    monkeypatch.setattr("omicvae.tl._benchmark.find_spec", lambda name: None)
+    monkeypatch.setattr("omicvae.tl._benchmark_methods.find_spec", lambda name: None)
     monkeypatch.setattr("omicvae.stats.baselines._mofa._entry_point", missing)
     yield
 
 
 def test_the_default_list_holds_what_is_there(cohort: MuData, without_mofa: None) -> None:
-    names = _benchmark._names(None, with_groups=True)
+    names = resolve_names(None, with_groups=True)
     classes = [n for n in ("ProbabilisticCCA", "CoVAE", "MMVAEPlusPlus") if n in omicvae.model.__all__]
     assert names == [*REGRESSIONS, *classes]
-    assert "group_mean" not in _benchmark._names(None, with_groups=False)
+    assert "group_mean" not in resolve_names(None, with_groups=False)
     with pytest.raises(ImportError, match="pip install mofapy2"):
         benchmark(cohort, ["mofa"])
 
@@ -482,9 +484,9 @@ def test_the_most_recent_setup_counts() -> None:
     mdata = build(40)
     CoVAE.setup_mudata(mdata, **SETUP)
     MMVAEPlusPlus.setup_mudata(mdata, modalities=["rna", "mirna"], likelihoods={"rna": "normal", "mirna": "poisson"})
-    assert _benchmark._registry(mdata)["setup_args"]["modalities"] == ["rna", "mirna"]
+    assert registered_setup(mdata)["setup_args"]["modalities"] == ["rna", "mirna"]
     CoVAE.setup_mudata(mdata, **SETUP)
-    assert _benchmark._registry(mdata)["setup_args"]["modalities"] == ["rna", "mirna", "meth"]
+    assert registered_setup(mdata)["setup_args"]["modalities"] == ["rna", "mirna", "meth"]
 
 
 def test_the_data_are_left_as_they_are(cohort: MuData, table: pd.DataFrame) -> None:

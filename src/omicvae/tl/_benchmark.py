@@ -6,54 +6,24 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from mudata import MuData
 
-import omicvae.model
-from omicvae.data import Cohort, MosaicManager, Schema
-from omicvae.data._validate import listing, nearest
-from omicvae.model._model import Model
+from omicvae.data import Cohort, Schema
 from omicvae.model._sizes import whole_number
-from omicvae.stats.baselines import (
-    Baseline,
-    KNNBaseline,
-    MeanBaseline,
-    MOFABaseline,
-    PCARidgeBaseline,
-    PLSBaseline,
-    RidgeBaseline,
-)
 from omicvae.stats.moments import assign_folds
 from omicvae.stats.scores import coverage, mae, r2, spearman
 from omicvae.tl._arguments import check_data
+from omicvae.tl._benchmark_arguments import group_labels, named_modalities, predictable_targets, registered_setup
+from omicvae.tl._benchmark_methods import REFERENCE, maker, resolve_names
 from omicvae.tl._benchmark_split import Rows, Split, Values
-from omicvae.tl._contenders import (
-    BaselineContender,
-    Contender,
-    Forecast,
-    GroupMeanContender,
-    ModelContender,
-    MOFAContender,
-)
+from omicvae.tl._contenders import Contender, Forecast
 
 logger = logging.getLogger("omicvae")
 
-REFERENCE = "ridge"
-GROUP_MEAN, MOFA = "group_mean", "mofa"
-BASELINES: dict[str, Callable[[], Baseline]] = {
-    "mean": MeanBaseline,
-    REFERENCE: RidgeBaseline,
-    "ridge_per_feature": partial(RidgeBaseline, per_feature=True),
-    "pca_ridge": PCARidgeBaseline,
-    "pls": PLSBaseline,
-    "knn": KNNBaseline,
-}
-DEFAULT_MODELS = ("ProbabilisticCCA", "CoVAE", "MMVAEPlusPlus")
 COLUMNS = (
     *("split", "target", "model", "crps", "crps_relative_to_ridge", "r2", "spearman", "mae"),
     *("coverage90", "width90", "seconds", "n_test", "n_train"),
@@ -152,13 +122,13 @@ def benchmark(
     the mean). Single values that are missing are put at their training mean.
     """
     check_data(mdata, "benchmark")
-    registry = _registry(mdata)
+    registry = registered_setup(mdata)
     schema = Schema.from_registry(registry)
-    n_splits, groups = whole_number("n_splits", n_splits, least=2), _groups(mdata, groupby, schema)
-    names = _names(models, with_groups=groups is not None)
-    sources = _modalities("given", given, schema)
-    wanted = _targets(targets, sources, schema)
-    makers = {name: _maker(name, registry, groups, model_kwargs, train_kwargs, seed) for name in names}
+    n_splits, groups = whole_number("n_splits", n_splits, least=2), group_labels(mdata, groupby, schema)
+    names = resolve_names(models, with_groups=groups is not None)
+    sources = named_modalities("given", given, schema)
+    wanted = predictable_targets(targets, sources, schema)
+    makers = {name: maker(name, registry, groups, model_kwargs, train_kwargs, seed) for name in names}
     values = Values(mdata, Cohort(mdata, schema))
     present = values.cohort.present
     folds = np.where(present.any(1), assign_folds(present, n_splits, seed), -1)
@@ -240,110 +210,3 @@ def _table(rows: list[dict[str, Any]], names: Sequence[str], targets: Sequence[s
     order = {t: i for i, t in enumerate(targets)} | {n: i for i, n in enumerate(names)}
     by = ["split", "target", "model"]
     return table.sort_values(by, key=lambda c: c.map(lambda v: order.get(v, v)), ignore_index=True)
-
-
-# ---------------------------------------------------------------------- arguments
-
-
-def _registry(mdata: MuData) -> dict[str, Any]:
-    """What any model class registered, the most recent setup first."""
-    latest = mdata.uns.get("_scvi_manager_uuid")
-    found = []
-    for name in omicvae.model.__all__:
-        cls = getattr(omicvae.model, name)
-        store = getattr(cls, "_setup_adata_manager_store", {})
-        manager = store.get(mdata.uns.get("_scvi_uuid"))
-        if isinstance(manager, MosaicManager) and manager.adata is mdata:
-            found.append(manager)
-    if not found:
-        raise ValueError(
-            "mdata is not registered: say what its modalities hold with omicvae.model.CoVAE.setup_mudata(mdata, ...) "
-            "before the benchmark (a copy has to be registered again)"
-        )
-    found.sort(key=lambda m: m.id != latest)
-    return dict(found[0].registry)
-
-
-def _names(models: Sequence[str] | None, *, with_groups: bool) -> list[str]:
-    """Methods in the order of the table."""
-    classes = [n for n in omicvae.model.__all__ if issubclass(getattr(omicvae.model, n), Model)]
-    known = [*BASELINES, GROUP_MEAN, MOFA, *classes]
-    if models is None:
-        models = [*BASELINES, *(n for n in DEFAULT_MODELS if n in classes)]
-        models[1:1] = [GROUP_MEAN] if with_groups else []
-        models += [MOFA] if find_spec("mofapy2") is not None else []
-    if isinstance(models, str):
-        raise TypeError(f"models must be a list of names, got the text {models!r}; write models=[{models!r}]")
-    for name in models:
-        if name not in known:
-            raise ValueError(f"models: there is no {name!r}; there are {', '.join(known)}.{nearest(str(name), known)}")
-    if GROUP_MEAN in models and not with_groups:
-        raise ValueError(f"{GROUP_MEAN!r} needs groups: name a column of mdata.obs with groupby=")
-    if MOFA in models:
-        MOFABaseline()  # raises if its package is missing
-    return list(dict.fromkeys([*models] if REFERENCE in models else [REFERENCE, *models]))
-
-
-def _maker(
-    name: str,
-    registry: Mapping[str, Any],
-    groups: pd.Series | None,
-    model_kwargs: Mapping[str, Mapping[str, Any]] | None,
-    train_kwargs: Mapping[str, Any] | None,
-    seed: int,
-) -> Callable[[], Contender]:
-    """A function that makes the method, unfitted."""
-    if name in BASELINES:
-        return partial(BaselineContender, BASELINES[name])
-    if name == GROUP_MEAN:
-        assert groups is not None
-        return partial(GroupMeanContender, groups)
-    if name == MOFA:
-        return partial(MOFAContender, seed)
-    classes = set(omicvae.model.__all__)
-    for argument, given in (("model_kwargs", model_kwargs), ("train_kwargs", train_kwargs)):
-        if given is not None and not isinstance(given, Mapping):
-            raise TypeError(f"{argument} must be a mapping, got {type(given).__name__}")
-    unknown = [k for k in model_kwargs or {} if k not in classes]
-    if unknown:
-        raise ValueError(f"model_kwargs names {listing(unknown)}; it maps names of model classes to their arguments")
-    common = {k: v for k, v in (train_kwargs or {}).items() if k not in classes}
-    own = dict((train_kwargs or {}).get(name) or {})
-    arguments = dict((model_kwargs or {}).get(name) or {})
-    return partial(ModelContender, getattr(omicvae.model, name), registry["setup_args"], arguments, common, own, seed)
-
-
-def _groups(mdata: MuData, groupby: str | None, schema: Schema) -> pd.Series | None:
-    column = groupby if groupby is not None else schema.labels.column if schema.labels is not None else None
-    if column is None:
-        return None
-    if column not in mdata.obs:
-        raise ValueError(f"groupby={column!r} is not a column of mdata.obs.{nearest(column, list(mdata.obs.columns))}")
-    return mdata.obs[column]
-
-
-def _modalities(argument: str, names: Sequence[str] | None, schema: Schema) -> tuple[str, ...]:
-    if names is None:
-        return schema.names
-    if isinstance(names, str):
-        raise TypeError(
-            f"{argument} must be a list of modalities, got the text {names!r}; write {argument}=[{names!r}]"
-        )
-    for name in names:
-        if name not in schema.names:
-            raise ValueError(
-                f"{argument} names {name!r}, which is not registered; there are {list(schema.names)}."
-                f"{nearest(str(name), schema.names)}"
-            )
-    if not len(names):
-        raise ValueError(f"{argument} is empty: name at least one modality, or leave it out")
-    return tuple(dict.fromkeys(names))
-
-
-def _targets(targets: Sequence[str] | None, given: tuple[str, ...], schema: Schema) -> list[str]:
-    """Modalities that have something to be predicted from."""
-    wanted = _modalities("targets", targets, schema)
-    alone = [t for t in wanted if not set(given) - {t}]
-    if targets is not None and alone:
-        raise ValueError(f"{listing(alone)} would be predicted from itself alone: name another modality in given=")
-    return [t for t in wanted if t not in alone]
