@@ -104,10 +104,9 @@ class FactorBackbone(MomentBackbone):
         predictor = FactorPredictor(sizes, n_folds=_folds(len(positions)))
         self.n_fitted, self._calibration = len(positions), np.zeros(0, dtype=np.intp)
         self._closed = self._crossing = closed = ClosedForm(self.module, predictor)
-        closed.attach(cohort, positions)
+        closed.fit(cohort, positions)
         predictor.fit()
         self.module.set_model(predictor.model)
-        closed.fit(cohort, positions)
         for target, name in enumerate(self.module.modalities):
             column = cohort.present[positions, target]
             here = positions[column][np.linspace(0, column.sum() - 1, min(ROWS, column.sum())).astype(np.intp)]
@@ -124,7 +123,8 @@ class FactorBackbone(MomentBackbone):
         self.prior[target] = self._respond(fixed.float(), observed, name)
 
     def _respond(self, prediction: Tensor, observed: Observed, name: str) -> Response:
-        return Response(self.module.likelihoods.of(name)).to(self.module.device).fit(prediction, observed)
+        response = Response(self.module.likelihoods.of(name)).to(self.module.device)
+        return response.fit(prediction, observed) if len(prediction) else response
 
     def attach(self, cohort: Cohort, positions: NDArray[np.intp], calibration: NDArray[np.intp]) -> None:
         """Take the training samples of a saved model in, to make held-out predictions again."""

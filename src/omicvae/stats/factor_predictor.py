@@ -240,13 +240,19 @@ def model_rows(
     found, used = [], []
     for m, block in enumerate(blocks):
         at = np.flatnonzero(kept[block.rows])
-        effect = covariate_effects(block, at) if effects is None else effects[m]
+        effect = _effects(block, at) if effects is None else effects[m]
         seen = None if block.observed is None else block.observed[at]
         x = torch.from_numpy(residual(block.values[at], seen, block.design[at], effect))
         mask = None if seen is None else torch.from_numpy(seen)
         found.append(measured_rows(x, torch.from_numpy(number[block.rows[at]]), mask))
         used.append(effect)
     return found, tuple(used)
+
+
+def _effects(block: Block, rows: NDArray[np.intp]) -> Array:
+    if len(rows) == 0:
+        return np.zeros((1 + block.design.shape[1], block.values.shape[1]))
+    return covariate_effects(block, rows)
 
 
 def _with_nan(block: Block, rows: NDArray[np.intp]) -> Float32:

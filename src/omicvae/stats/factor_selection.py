@@ -26,6 +26,7 @@ MOST_ITERATIONS = 100
 USUAL_FACTORS, USUAL_ITERATIONS = 64, 25  # where nothing can be held out
 INDIFFERENT = 2e-3  # share of the least error by which more factors or iterations must improve on it
 LEAST_HELD_OUT = 10
+MOST_NUMBERS = 2**25  # in the covariances of the weights of features with gaps
 
 
 class Scored(NamedTuple):
@@ -86,8 +87,14 @@ def select_sizes(
 
 
 def _candidates(blocks: Sequence[Block], n: int) -> tuple[int, ...]:
-    """At most half as many factors as samples, or as features."""
+    """At most half as many factors as samples, or as features; fewer where many features have gaps.
+
+    Each of these needs a covariance of its own.
+    """
     limit = max(1, min(n, sum(b.values.shape[1] for b in blocks)) // 2)
+    gappy = sum(int((~b.observed.all(0)).sum()) for b in blocks if b.observed is not None)
+    if gappy:
+        limit = min(limit, max(CANDIDATES[0], int((MOST_NUMBERS / gappy) ** 0.5)))
     return tuple(k for k in CANDIDATES if k <= limit) or (limit,)
 
 

@@ -192,16 +192,27 @@ def _precision(weights: Weights, used: Tensor) -> Tensor:
 def _gappy_precision(weights: Weights, gaps: Gaps, seen: Tensor, covariance: Tensor | None) -> Tensor:
     """``(G, K, K)`` precision of the columns with gaps, for each combination that occurs."""
     K = weights.mean.shape[1]
-    total = torch.zeros(len(seen), K * K, dtype=torch.float64, device=seen.device)
+    i, j = upper = torch.triu_indices(K, K, device=seen.device)
+    total = seen.new_zeros(len(seen), len(i))
     for at in chunks(len(gaps.columns), K * K):
-        j = gaps.columns[at]
-        outer = weights.mean[j][:, :, None] * weights.mean[j][:, None, :]
+        here = gaps.columns[at]
         if covariance is None:
-            outer = outer + (weights.basis * weights.spread[j][:, None, :]) @ weights.basis.mT
+            second = (weights.basis * weights.spread[here][:, None, :]) @ weights.basis.mT
         else:
-            outer = outer + covariance[at]
-        total += (seen[:, at] / weights.noise[j]) @ outer.flatten(1)
-    return total.reshape(-1, K, K)
+            second = covariance[at]
+        mean = weights.mean[here]
+        total += (seen[:, at] / weights.noise[here]) @ (second[:, i, j] + mean[:, i] * mean[:, j])
+    return symmetric(total, upper)
+
+
+def symmetric(packed: Tensor, upper: Tensor) -> Tensor:
+    """``(..., K, K)`` from the upper triangle ``(..., K (K + 1) / 2)`` in the order of ``torch.triu_indices``."""
+    i, j = upper
+    K = int(i[-1]) + 1 if len(i) else 0
+    full = packed.new_empty(*packed.shape[:-1], K, K)
+    full[..., i, j] = packed
+    full[..., j, i] = packed
+    return full
 
 
 def posterior(found: Sequence[Evidence], rows: Sequence[Tensor], n_samples: int, n_factors: int) -> Posterior:

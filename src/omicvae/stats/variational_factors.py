@@ -26,7 +26,17 @@ import torch
 from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
-from omicvae.stats.probabilistic_cca import Gaps, Posterior, Weights, chunks, evidence, explained, find_gaps, posterior
+from omicvae.stats.probabilistic_cca import (
+    Gaps,
+    Posterior,
+    Weights,
+    chunks,
+    evidence,
+    explained,
+    find_gaps,
+    posterior,
+    symmetric,
+)
 
 LEAST_NOISE = 1e-3  # of a feature's variance: a feature that is fitted without error would decide everything
 MOST_PRECISION = 1e6  # of a weight's prior, over the reciprocal variance of the modality
@@ -191,7 +201,7 @@ class _Modality:
         a = self.allowed
         covariance = q.covariance[:, a][:, :, a]
         counts = torch.bincount(q.pattern[self.rows], minlength=len(covariance)).double()
-        center = z.mean(0)
+        center = z.sum(0) / max(len(z), 1)
         moment = (z - center).mT @ (z - center) + (counts @ covariance.flatten(1)).reshape(len(a), len(a))
         length = self.prior.rsqrt()
         values, vectors = torch.linalg.eigh(length[:, None] * moment * length)
@@ -221,10 +231,10 @@ class _Modality:
         observed, columns = self.gaps.observed, self.gaps.columns
         groups = torch.zeros(len(covariance), len(columns), dtype=torch.float64).index_add_(0, own, observed)
         exact = torch.empty(len(columns), K, K, dtype=torch.float64)
-        for at in chunks(len(columns), K * max(K, len(z))):
+        for at in chunks(len(columns), K * K):
             j, seen = columns[at], observed[:, at].mT
             center = (seen @ z) / self.count[j].clamp_min(1)[:, None]
-            moment = (seen[:, :, None] * z).mT @ z + (groups[:, at].mT @ covariance.flatten(1)).reshape(-1, K, K)
+            moment = _second_moments(seen, z) + (groups[:, at].mT @ covariance.flatten(1)).reshape(-1, K, K)
             moment = moment - self.count[j][:, None, None] * center[:, :, None] * center[:, None, :]
             tril = torch.linalg.cholesky(torch.diag(self.prior) + moment / self.noise[j][:, None, None])
             C = torch.cholesky_inverse(tril)
@@ -260,6 +270,16 @@ class _Modality:
         )
         if self.gaps is not None:
             self.covariance = widened(widened(self._exact).mT)
+
+
+def _second_moments(seen: Tensor, z: Tensor) -> Tensor:
+    """``(c, K, K)`` sums of ``z z'`` over the rows marked for each of ``c`` features, ``seen`` ``(c, n)``."""
+    K = z.shape[1]
+    i, j = upper = torch.triu_indices(K, K)
+    total = z.new_zeros(len(seen), len(i))
+    for at in chunks(len(z), K * K):
+        total += seen[:, at] @ (z[at][:, i] * z[at][:, j])
+    return symmetric(total, upper)
 
 
 class _Step(NamedTuple):
