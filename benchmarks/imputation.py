@@ -10,9 +10,10 @@ samples, counts as log(1 + counts per million) before that. Rows of one task and
 CSV already is not run again.
 
 Columns: ``crps`` mean over values; ``r2`` median over features; ``coverage50`` to ``coverage95`` of central intervals
-(for counts of models: of the counts themselves, the library size unknown); ``pit90`` share of randomised probability
-integral transforms between .05 and .95; ``group_gap`` largest deviation of coverage90 from .90 within the two largest
-groups; ``auroc`` mean over features, for 0/1 data; ``sd_ratio`` mean predictive sd hidden / measured; ``seconds`` to fit.
+(for counts of models: of the counts themselves, the library size unknown); ``pit50`` to ``pit95`` share of randomised
+probability integral transforms in the central part of (0, 1), before calibration; ``group1`` and ``group2`` that share
+for counts of models, and otherwise ``coverage90``, within the two groups that are largest in the cohort; ``auroc`` mean
+over features, for 0/1 data; ``sd_ratio`` mean predictive sd hidden / measured; ``seconds`` to fit.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Task(NamedTuple):
     file: str
     assays: tuple[str, ...]
     directions: tuple[tuple[tuple[str, ...], str], ...]
-    group: str | None
+    group: str
     counts: tuple[str, ...] = ()
     most_features: int | None = None
     """Of the most variable (counts: most often seen) features of each assay."""
@@ -118,9 +119,8 @@ def load(task: Task) -> MuData:
             part = part[:, np.sort(np.argsort(-score)[: task.most_features])].copy()
         parts[assay] = part
     mdata = MuData(parts)
-    if task.group is not None:
-        column = full.obs[task.group] if task.group in full.obs else full.obs[f"{task.assays[0]}:{task.group}"]
-        mdata.obs["group"] = column.reindex(mdata.obs_names).astype(str).to_numpy()
+    column = full.obs[task.group] if task.group in full.obs else full.obs[f"{task.assays[0]}:{task.group}"]
+    mdata.obs["group"] = column.reindex(mdata.obs_names).astype(str).to_numpy()
     return mdata
 
 
@@ -153,18 +153,33 @@ def dense(mdata: MuData, assay: str) -> np.ndarray:
     return np.asarray(x.toarray() if hasattr(x, "toarray") else x, dtype=np.float32)
 
 
-def row_of(inside: dict[float, np.ndarray], crps: np.ndarray, point: np.ndarray, truth: np.ndarray, groups) -> dict:
+class Groups(NamedTuple):
+    """Groups of the test samples."""
+
+    of: np.ndarray
+    largest: tuple[str, ...]
+    """The two largest of the cohort."""
+
+
+def row_of(
+    inside: dict[float, np.ndarray], crps: np.ndarray, point: np.ndarray, truth: np.ndarray, groups: Groups
+) -> dict:
     """Scores that all methods share."""
-    gaps = []
-    if groups is not None:
-        for group in pd.Series(groups)[lambda g: g != "nan"].value_counts().index[:2]:
-            gaps.append(abs(np.nanmean(inside[0.9][groups == group]) - 0.9))
     return {
         "crps": float(np.nanmean(crps)),
         "r2": float(np.nanmedian(r2(truth, point))),
         **{f"coverage{round(100 * level)}": float(np.nanmean(inside[level])) for level in LEVELS},
-        "group_gap": max(gaps) if gaps else float("nan"),
+        **within_groups(inside[0.9], groups),
     }
+
+
+def within_groups(inside: np.ndarray, groups: Groups) -> dict:
+    """Share of values inside, within each of the largest groups."""
+    found = {}
+    for i, group in enumerate(groups.largest):
+        own = inside[groups.of == group]
+        found[f"group{i + 1}"] = float(np.nanmean(own)) if len(own) else float("nan")
+    return found
 
 
 def linear_scores(name: str, sources: list[Scale], target: Scale, split, groups) -> dict:
@@ -221,7 +236,12 @@ def model_scores(model, mdata: MuData, sources, assay: str, target: Scale, test:
     row = row_of(inside, crps, mean, truth, groups)
     measured = model.get_denoised(assay, mdata=mdata[names].copy(), level=None)
     row["sd_ratio"] = float(np.median(found.layers["sd"].mean(0) / np.maximum(measured.layers["sd"].mean(0), 1e-9)))
-    row["pit90"] = float(np.mean(np.abs(pit[:, target.varies] - 0.5) <= 0.45))
+    central = np.where(np.isnan(raw), np.nan, np.abs(2 * pit - 1))[:, target.varies]
+    for level in LEVELS:
+        kept = np.where(np.isnan(central), np.nan, central <= level)
+        row[f"pit{round(100 * level)}"] = float(np.nanmean(kept))
+        if target.counts and level == 0.9:
+            row |= within_groups(kept, groups)
     if target.counts and (raw > 0).mean() < 0.1:
         row["auroc"] = float(np.nanmean(auroc((raw > 0).astype(float), np.asarray(found.X))))
     return row
@@ -236,7 +256,8 @@ def run(task_name: str, seed: int, methods: list[str], done: set, epochs: int | 
     mdata = load(task)
     train, test = train_test_split(np.arange(mdata.n_obs), test_size=0.2, random_state=seed)
     train, test = np.sort(train), np.sort(test)
-    groups = mdata.obs["group"].to_numpy()[test] if "group" in mdata.obs else None
+    largest = mdata.obs["group"].loc[lambda g: g != "nan"].value_counts().index[:2]
+    groups = Groups(mdata.obs["group"].to_numpy()[test], tuple(largest))
     scales = {a: Scale(task, a, dense(mdata, a), train) for a in task.assays}
     for method in wanted:
         try:
@@ -260,7 +281,19 @@ def run(task_name: str, seed: int, methods: list[str], done: set, epochs: int | 
 
 COLUMNS = (
     *("task", "seed", "method", "sources", "target", "n_train", "crps", "r2", "coverage50", "coverage80"),
-    *("coverage90", "coverage95", "pit90", "group_gap", "auroc", "sd_ratio", "seconds"),
+    *(
+        "coverage90",
+        "coverage95",
+        "pit50",
+        "pit80",
+        "pit90",
+        "pit95",
+        "group1",
+        "group2",
+        "auroc",
+        "sd_ratio",
+        "seconds",
+    ),
 )
 
 

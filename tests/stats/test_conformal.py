@@ -66,6 +66,15 @@ def test_pooled_bound_of_equal_features_is_that_of_one():
         np.testing.assert_array_equal(pooled.quantile(level), ordered[int(np.ceil(21 * level - 1e-9)) - 1])
 
 
+def test_pooled_bound_holds_the_share_of_scores_that_a_new_sample_asks_for():
+    """(n + 1) / n of the level, as if the new sample kept no bound (Dunn et al., JASA 118, 2023, on pooled groups)."""
+    scores = exponential(20, 30)
+    found = fitted(scores)
+    for rank in found.ranks:
+        inside = scores <= found.quantile(rank)
+        assert rank * 21 / 20 - 1e-6 <= inside.mean() <= rank * 21 / 20 + 2 / 600
+
+
 def test_bounds_grow_with_the_level_and_reach_beyond_the_scores():
     found = fitted(exponential(60, 3))
     bounds = np.stack([found.quantile(level) for level in (0.01, 0.5, 0.9, 0.98, 0.99, 0.999)])

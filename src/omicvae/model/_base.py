@@ -24,11 +24,12 @@ from omicvae.model._sizes import whole_number
 from omicvae.model._values import check_values
 from omicvae.module import MultimodalModule
 from omicvae.nn import NetworkConfig
+from omicvae.stats.conformal import LEAST_SCORES
 from omicvae.train import BestWeights, MosaicPlan, clip_norm, training_budget
 
 logger = logging.getLogger("omicvae")
 
-CALIBRATION_SHARE = 0.1
+CALIBRATION_SHARE, MOST_CALIBRATION = 0.1, 0.2
 
 Indices = Sequence[int] | Sequence[str] | Sequence[bool] | NDArray[np.generic]
 """Samples by position, name or mask."""
@@ -256,7 +257,8 @@ class MultimodalModel(BaseModelClass):
             Shares of samples; the split keeps the mix of presence patterns. What is left over is the test part.
         calibration_size
             Share of samples, taken out of the training part, that neither training nor early stopping sees: on them
-            intervals are calibrated and trust is measured. ``"auto"`` is a tenth.
+            intervals are calibrated and trust is measured. ``"auto"`` is a tenth, or what makes 50 samples, up to a
+            fifth.
         shuffle_set_split
             Whether to shuffle before splitting.
         early_stopping
@@ -338,7 +340,8 @@ class MultimodalModel(BaseModelClass):
     def _calibration_share(self, size: float | str) -> float:
         """Share of samples to calibrate on."""
         if size == "auto":
-            return CALIBRATION_SHARE
+            assert self.adata is not None
+            return min(max(CALIBRATION_SHARE, LEAST_SCORES / max(self.adata.n_obs, 1)), MOST_CALIBRATION)
         if isinstance(size, str) or isinstance(size, bool) or not 0 <= size < 1:
             raise ValueError(f"calibration_size must be 'auto' or lie in [0, 1), got {size!r}")
         return float(size)

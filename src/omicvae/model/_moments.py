@@ -13,14 +13,15 @@ from omicvae.model._held_out import HELD, Part, on_encoder_scale
 from omicvae.module import MultimodalModule
 from omicvae.module._prediction import Unknowns, draw_unknowns, predictive_distribution
 from omicvae.nn import FeatureMixture, Response
+from omicvae.stats.conformal import LEAST_SCORES
 from omicvae.stats.mixing import Terms, mixture_terms, mixture_weights
 from omicvae.stats.moments import MomentPredictor
 
 MANY = 2000
 """Samples above which fewer folds do."""
 FOLDS, FEWER_FOLDS = 5, 3
-LEAST_SAMPLES = 20
-"""Held-out samples below which the network cannot earn a weight."""
+LEAST_SAMPLES = LEAST_SCORES
+"""Held-out samples below which the network takes no part: intervals of the mixture could not be checked."""
 DRAWS = 50
 MOST_SAMPLES = 500
 """Held-out samples that weights are chosen on."""

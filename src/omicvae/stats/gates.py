@@ -9,7 +9,7 @@ from sklearn.isotonic import isotonic_regression
 Array = NDArray[np.float64]
 
 GAIN_RANGE = (0.0, 1.3)
-GAIN_PRIOR = 0.005  # of the number of samples: how strongly a gain is held at 1
+GAIN_SPREAD = 0.05  # variance of factors among features that is supposed when they are weighted
 _LEAST = 1e-9
 
 
@@ -53,7 +53,13 @@ def gated_error(total: Array, products: Array, squares: Array, weight: Array) ->
 
 
 def feature_gains(truth: NDArray[np.floating], prediction: NDArray[np.floating], n_obs: Array) -> Array:
-    """Factor on the prediction of every feature, by regression on held-out samples.
+    r"""Factor on the prediction of every feature, by regression on held-out samples.
+
+    The least-squares factor :math:`g_j` of a feature has a sampling variance :math:`v_j`, which in small cohorts is not
+    small. It is shrunk towards what features with predictions as large have, :math:`\mu_j` (isotonic in the variance of
+    the prediction: a prediction that hardly moves is mostly noise), by empirical Bayes:
+    :math:`(\tau^2 g_j + v_j \mu_j) / (\tau^2 + v_j)`, with :math:`\tau^2` the variance of factors around
+    :math:`\mu_j` that sampling does not explain.
 
     Parameters
     ----------
@@ -64,9 +70,23 @@ def feature_gains(truth: NDArray[np.floating], prediction: NDArray[np.floating],
 
     Returns
     -------
-    ``(p,)`` factors within :data:`GAIN_RANGE`.
+    ``(p,)`` factors within :data:`GAIN_RANGE`; 1 for a feature whose prediction does not vary.
     """
-    held = GAIN_PRIOR * n_obs + _LEAST
     products = np.einsum("ij,ij->j", truth, prediction, dtype=np.float64)
     squares = np.einsum("ij,ij->j", prediction, prediction, dtype=np.float64)
-    return np.asarray(np.clip((products + held) / (squares + held), *GAIN_RANGE))
+    left = np.einsum("ij,ij->j", truth, truth, dtype=np.float64)
+    gains = np.ones(len(squares))
+    told = (squares > _LEAST * np.maximum(n_obs, 1)) & (n_obs > 1)
+    if not told.any():
+        return gains
+    products, squares, left, n_obs = products[told], squares[told], left[told], n_obs[told]
+    raw = products / squares
+    noise = np.maximum(left - raw * products, 0) / (n_obs - 1) / squares
+    weight = 1 / (noise + GAIN_SPREAD)
+    order = np.argsort(squares / n_obs, kind="stable")
+    prior = np.empty_like(raw)
+    prior[order] = isotonic_regression(raw[order], sample_weight=weight[order], y_min=0.0, y_max=GAIN_RANGE[1])
+    spread = max(float((weight * ((raw - prior) ** 2 - noise)).sum() / weight.sum()), 0.0)
+    share = np.divide(spread, spread + noise, out=np.zeros_like(noise), where=spread + noise > 0)
+    gains[told] = prior + share * (raw - prior)
+    return np.clip(gains, *GAIN_RANGE)
