@@ -83,3 +83,40 @@ def test_samples_in_another_order_give_the_same_factors() -> None:
     torch.testing.assert_close(a.loading, b.loading, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close((a.directions * b.directions).sum(0).abs(), torch.ones(3), rtol=0, atol=1e-4)
     assert np.isclose(a.noise, b.noise)
+
+
+def test_own_factors_hold_what_an_assay_says_about_common_ones() -> None:
+    """Precision W' Psi^-1 W and information W' Psi^-1 x of the common factors, in coordinates where it is diagonal."""
+    g = torch.Generator().manual_seed(0)
+    W = torch.randn(9, 4, generator=g, dtype=torch.float64)
+    noise = 0.3 + torch.rand(9, generator=g, dtype=torch.float64)
+    x = torch.randn(5, 9, generator=g, dtype=torch.float64)
+    found = factors.own_factors(W, noise, 6)  # there are only four
+    R, precision = found.rotation, found.potentials.precision.double()
+    torch.testing.assert_close(R.mT @ R, torch.eye(4, dtype=torch.float64))
+    torch.testing.assert_close(R * precision @ R.mT, W.mT / noise @ W, rtol=1e-5, atol=1e-5)
+    information = x @ found.potentials.weight.double() * precision @ R.mT
+    torch.testing.assert_close(information, x / noise @ W, rtol=1e-5, atol=1e-5)
+
+
+def test_own_factors_leave_out_what_an_assay_says_nothing_about() -> None:
+    g = torch.Generator().manual_seed(0)
+    W = torch.randn(9, 4, generator=g, dtype=torch.float64)
+    W[:, 1] = 0
+    found = factors.own_factors(W, torch.ones(9), 6)
+    assert found.rotation.shape == (4, 3)
+    torch.testing.assert_close(found.rotation[1], torch.zeros(3, dtype=torch.float64), atol=1e-9, rtol=0)
+    assert (found.potentials.precision.diff() <= 0).all()
+    assert factors.own_factors(W, torch.ones(9), 2).rotation.shape == (4, 2)
+    assert factors.own_factors(torch.zeros(9, 4), torch.ones(9), 2).potentials.weight.shape == (9, 0)
+
+
+def test_uncertain_weights_say_less() -> None:
+    """Their covariance adds to the precision, as in the factors' own posterior, and not to the information."""
+    W, C = torch.randn(9, 3, generator=torch.Generator().manual_seed(0)), 2 * torch.eye(3)
+    known, uncertain = factors.own_factors(W, torch.ones(9), 3), factors.own_factors(W, torch.ones(9), 3, C)
+    torch.testing.assert_close(uncertain.potentials.precision, known.potentials.precision + 2)
+    torch.testing.assert_close(
+        uncertain.potentials.weight * uncertain.potentials.precision,
+        known.potentials.weight * known.potentials.precision,
+    )

@@ -49,7 +49,7 @@ class Predictor(Protocol):
         """``(p,)`` weight of a pattern's prediction in such an average."""
 
     def signal(self, key: Key, values: Sequence[Float32], designs: Sequence[Float32]) -> Float32:
-        """Prediction of new samples around what covariates explain."""
+        """Prediction of new samples around what covariates explain; values are NaN where not measured."""
 
     def fixed(self, target: int, design: NDArray[np.floating]) -> Float32:
         """What covariates explain."""
@@ -193,7 +193,7 @@ class ClosedForm:
         values, designs = [], []
         for a in key[0]:
             name = self.module.modalities[a]
-            values.append(_inputs(self.module, batch, name))
+            values.append(_inputs(self.module, batch, name, missing=np.nan))
             designs.append(_design(self.module, batch, name))
         return self.predictor.signal(key, values, designs)
 
@@ -267,10 +267,11 @@ def read_observed(module: MultimodalModule, cohort: Cohort, positions: NDArray[n
     )
 
 
-def _inputs(module: MultimodalModule, batch: Batch, modality: str) -> Float32:
+def _inputs(module: MultimodalModule, batch: Batch, modality: str, *, missing: float = 0.0) -> Float32:
     """``(n_m, p)`` standardised values, with outliers moved in: one absurd value is not to rule a kernel."""
-    likelihood = module.likelihoods.of(modality)
-    return _array(likelihood.encode_transform(module.observed(batch, modality)).clamp(-MOST, MOST))
+    likelihood, observed = module.likelihoods.of(modality), module.observed(batch, modality)
+    values = likelihood.encode_transform(observed).clamp(-MOST, MOST)
+    return _array(values if missing == 0 else torch.where(likelihood.measured(observed), values, missing))
 
 
 def _design(module: MultimodalModule, batch: Batch, modality: str) -> Float32:

@@ -15,12 +15,14 @@ from omicvae.data import Batch, PatternSplitter
 from omicvae.model._held_out import Part
 from omicvae.model._model import Model
 from omicvae.model._moments import MomentBackbone
+from omicvae.model._probabilistic_cca import ProbabilisticCCA
 from omicvae.model._shared_dimensions import count_shared_dimensions
 from omicvae.model._sizes import per_modality
 from omicvae.module import CoVAEModule, JointEncoderModule
 from omicvae.module._covae import CorrelatedPriorModule
 from omicvae.module._prediction import Unknowns
 from omicvae.nn import NetworkConfig
+from omicvae.stats.factors import own_factors
 from omicvae.train import pretrain_prior, settle_noise
 
 POSTERIORS = ("potentials", "joint_encoder")
@@ -41,7 +43,7 @@ class CoVAE(Model):
     n_latent
         Width of the latent block, for all modalities or a mapping; ``"auto"`` chooses it from the number of samples.
     backbone
-        What imputation rests on. ``"moments"``: the closed form (:class:`omicvae.stats.moments.MomentPredictor`), no
+        What imputation rests on. ``"moments"``: the closed form (:class:`omicvae.stats.stacked.StackedPredictor`), no
         training by gradient; latents come from the closed-form start of the network. ``"network"``: the network alone.
         ``"auto"``: both; a feature's predictive distribution is the mixture of the two that was best on samples neither
         has seen, and the closed form where the network has not earned a weight.
@@ -105,6 +107,48 @@ class CoVAE(Model):
             f"CoVAE with {posterior} over {', '.join(f'{m} ({w} latents)' for m, w in widths.items())}"
         )
         self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    def from_probabilistic_cca(cls, factors: ProbabilisticCCA, **arguments: Any) -> CoVAE:
+        """A model of the same data whose training starts from the factors of a trained :class:`ProbabilisticCCA`.
+
+        Each assay's latents begin as the directions of the common factors that the assay tells most about, and
+        ``Sigma`` as what these have in common; by default they begin as the assay's own principal components.
+
+        Parameters
+        ----------
+        factors
+            Trained, with its data.
+        **arguments
+            Of :class:`CoVAE`; ``posterior="joint_encoder"`` has no linear start.
+
+        Returns
+        -------
+        An untrained model, registered as ``factors`` was. Train it before saving: the start is not saved.
+
+        Raises
+        ------
+        TypeError
+            If ``factors`` is not a :class:`ProbabilisticCCA`.
+        RuntimeError
+            If it is not trained.
+        ValueError
+            If it was loaded without data, or for ``posterior="joint_encoder"``.
+        """
+        if not isinstance(factors, ProbabilisticCCA):
+            raise TypeError(f"factors must be a trained ProbabilisticCCA, got {type(factors).__name__}")
+        factors._require_training()
+        if factors.adata is None:
+            raise ValueError("the ProbabilisticCCA was loaded without data: load it with data to start from it")
+        cls.setup_mudata(factors.adata, **factors.registry["setup_args"])
+        model = cls(factors.adata, **arguments)
+        if not isinstance(model.module, CoVAEModule):
+            raise ValueError("posterior='joint_encoder' has no linear start; use posterior='potentials'")
+        starts = {}
+        for m, width in zip(model.modalities, model.module.sizes, strict=True):
+            starts[m] = own_factors(*factors.module.loadings(m), width, factors.module.weight_uncertainty(m))
+        model.module.start = starts
+        return model
 
     def _before_fit(self, splitter: PatternSplitter) -> None:
         super()._before_fit(splitter)

@@ -198,7 +198,7 @@ class FactorBackbone(MomentBackbone):
     def restore(self, arrays: dict[str, NDArray[np.generic]]) -> None:
         """Read what :meth:`state` gave; the module has been read before."""
         self.n_fitted, self.weights = int(arrays["n_fitted"]), {}
-        predictor = FactorPredictor(Sizes(1, (), 1))
+        predictor = FactorPredictor()
         self._closed, self._crossing = ClosedForm(self.module, predictor), None
         self._closed.restore(arrays)
         predictor.model = self.module.factor_model()

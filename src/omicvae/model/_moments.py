@@ -15,10 +15,10 @@ from omicvae.module._prediction import Unknowns, draw_unknowns, predictive_distr
 from omicvae.nn import FeatureMixture, Response
 from omicvae.stats.conformal import LEAST_SCORES
 from omicvae.stats.mixing import Terms, mixture_terms, mixture_weights
-from omicvae.stats.moments import MomentPredictor
+from omicvae.stats.stacked import StackedPredictor
 
 MANY = 2000
-"""Samples above which fewer folds do."""
+"""Samples above which fewer folds do, and the kernel regression does without a factor model."""
 FOLDS, FEWER_FOLDS = 5, 3
 LEAST_SAMPLES = LEAST_SCORES
 """Held-out samples below which the network takes no part: intervals of the mixture could not be checked."""
@@ -205,7 +205,7 @@ class MomentBackbone:
     def restore(self, arrays: dict[str, NDArray[np.generic]]) -> None:
         """Read what :meth:`state` gave."""
         self.n_fitted = int(arrays["n_fitted"])
-        self._closed, self._crossing = ClosedForm(self.module, MomentPredictor()), None
+        self._closed, self._crossing = ClosedForm(self.module, StackedPredictor()), None
         self._closed.restore(arrays)
         self.weights = {}
         for name in arrays:
@@ -215,5 +215,5 @@ class MomentBackbone:
                 self.weights[key] = np.asarray(arrays[name], dtype=np.float64)
 
 
-def _predictor(n: int) -> MomentPredictor:
-    return MomentPredictor(n_folds=FOLDS if n <= MANY else FEWER_FOLDS)
+def _predictor(n: int) -> StackedPredictor:
+    return StackedPredictor(n_folds=FOLDS if n <= MANY else FEWER_FOLDS, with_factors=n <= MANY)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from omicvae.module._records import Evidence, LatentPosterior, Pass, Readout
 from omicvae.nn import Encoder, NetworkConfig
 from omicvae.nn.likelihoods import OWN
 from omicvae.stats.canonical import CanonicalFrame, canonical_frame
+from omicvae.stats.factors import OwnFactors
 from omicvae.stats.gaussian import (
     CovarianceGaussian,
     FullGaussian,
@@ -177,6 +178,8 @@ class CoVAEModule(CorrelatedPriorModule):
         )
         self.register_buffer("moments", torch.eye(sum(self.sizes), dtype=torch.float64))
         self._latest: Tensor | None = None
+        self.start: Mapping[str, OwnFactors] | None = None
+        """Factors to start from instead of each assay's principal components."""
 
     def encode(self, batch: Batch) -> dict[str, Evidence]:
         """Potential means and precisions of the packed rows."""
@@ -264,7 +267,7 @@ class CoVAEModule(CorrelatedPriorModule):
         self.count_pairs(batches())
         from omicvae.module._linear_start import linear_start
 
-        linear_start(self, batches)
+        linear_start(self, batches, self.start)
         self.moments.copy_(self.prior_covariance)
 
     @torch.no_grad()

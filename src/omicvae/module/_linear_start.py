@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,18 +11,21 @@ from torch import Tensor
 
 from omicvae.data import Batch
 from omicvae.nn import Covariates
-from omicvae.stats.factors import probabilistic_pca
+from omicvae.stats.factors import OwnFactors, Potentials, pca_potentials
 from omicvae.stats.gaussian import block_slices, shrink_cross_blocks
 
 if TYPE_CHECKING:
     from omicvae.module._covae import CoVAEModule
 
 MOST_ROWS = 4096
+SHRINKAGE = 0.99  # of correlations of latents that are functions of the same factors
 RIDGE = 1e-2
 
 
 @torch.no_grad()
-def linear_start(module: CoVAEModule, batches: Callable[[], Iterable[Batch]]) -> None:
+def linear_start(
+    module: CoVAEModule, batches: Callable[[], Iterable[Batch]], factors: Mapping[str, OwnFactors] | None = None
+) -> None:
     r"""Set encoders, decoders and ``Sigma`` to a closed-form linear model; perceptrons start near zero.
 
     Each assay's latents are its probabilistic principal components, whose evidence on factor ``k`` is
@@ -30,24 +33,33 @@ def linear_start(module: CoVAEModule, batches: Callable[[], Iterable[Batch]]) ->
     independent, :math:`E[m_a m_b']` over samples that have both estimates the block :math:`\Sigma_{ab}` without bias;
     it is then denoised. Decoders regress the link-scale data on the posterior mean of the factors and on covariates.
 
+    With factors of a joint model, each assay's latents are the directions of these it tells about, and :math:`\Sigma` is
+    what they have in common.
+
     Parameters
     ----------
     module
         Module whose likelihoods and designs have been fitted.
     batches
         Yields the training samples; the first few thousand are used.
+    factors
+        modality -> factors of a joint linear model, instead of principal components.
     """
     gathered = list(_first_rows(batches()))
     n_samples = sum(batch.n_samples for batch in gathered)
     potentials, measured = [], []
     for modality in module.modalities:
-        location, rows = _start_modality(module, modality, gathered)
+        own = None if factors is None else factors[modality].potentials
+        location, rows = _start_modality(module, modality, gathered, own)
         full = torch.zeros(n_samples, location.shape[1], dtype=torch.float64)
         full[rows] = location.double()
         potentials.append(full)
         here = torch.zeros(n_samples, dtype=torch.float64)
         here[rows] = 1.0
         measured.append(here)
+    if factors is not None:
+        module.set_prior(_common(module, factors).to(module.prior_covariance))
+        return
     covariance = torch.eye(sum(module.sizes), dtype=torch.float64)
     blocks = block_slices(module.sizes)
     pairs = torch.stack(measured) @ torch.stack(measured).mT
@@ -56,6 +68,17 @@ def linear_start(module: CoVAEModule, batches: Callable[[], Iterable[Batch]]) ->
             moment = potentials[i].mT @ potentials[j] / pairs[i, j].clamp_min(1.0)
             covariance[a, b], covariance[b, a] = moment, moment.mT
     module.set_prior(shrink_cross_blocks(covariance, module.sizes, pairs).to(module.prior_covariance))
+
+
+def _common(module: CoVAEModule, factors: Mapping[str, OwnFactors]) -> Tensor:
+    """Covariance of all assays' latents that are directions of the same factors; positive definite."""
+    padded = [
+        F.pad(factors[m].rotation, (0, d - factors[m].rotation.shape[1]))
+        for m, d in zip(module.modalities, module.sizes, strict=True)
+    ]
+    rotation = torch.cat(padded, 1)
+    covariance = SHRINKAGE * rotation.mT @ rotation
+    return covariance.fill_diagonal_(1.0)
 
 
 def _first_rows(batches: Iterable[Batch]) -> Iterable[Batch]:
@@ -67,7 +90,9 @@ def _first_rows(batches: Iterable[Batch]) -> Iterable[Batch]:
             return
 
 
-def _start_modality(module: CoVAEModule, modality: str, gathered: list[Batch]) -> tuple[Tensor, Tensor]:
+def _start_modality(
+    module: CoVAEModule, modality: str, gathered: list[Batch], own: Potentials | None
+) -> tuple[Tensor, Tensor]:
     """Linear encoder and decoder of one modality; returns its potential means and the samples they belong to."""
     likelihood, encoder, decoder = (
         module.likelihoods.of(modality),
@@ -87,16 +112,16 @@ def _start_modality(module: CoVAEModule, modality: str, gathered: list[Batch]) -
     x, y, design, row = torch.cat(inputs), torch.cat(targets), torch.cat(designs), torch.cat(rows)
     center = x.mean(0)
     within = x - center - _fitted(design, x - center)
-    factors = probabilistic_pca(within, encoder.n_latent)
-    # Fewer samples than latents leave the last latents without a direction, and without evidence.
-    blank = encoder.n_latent - factors.directions.shape[1]
-    weight = F.pad(factors.directions / factors.loading, (0, blank))  # (p, d): potential mean per unit input
+    own = pca_potentials(within, encoder.n_latent) if own is None else own
+    # Fewer samples or factors than latents leave the last latents without a direction, and without evidence.
+    blank = encoder.n_latent - own.weight.shape[1]
+    weight = F.pad(own.weight, (0, blank)).to(x)
     encoder.linear.weight.zero_()
     encoder.linear.weight[:, : x.shape[1]] = weight.mT
     if module.network.encode_covariates and design.shape[1]:
         encoder.linear.weight[:, x.shape[1] :] = -_regress(design, (x - center) @ weight).mT
     encoder.linear.bias.copy_(-center @ weight)
-    precision = F.pad(factors.precision, (0, blank)).clamp(0.05, 100.0)
+    precision = F.pad(own.precision, (0, blank)).to(x).clamp(0.05, 100.0)
     encoder.scale_bias.copy_(precision + torch.log(-torch.expm1(-precision)))  # inverse of softplus
     location = within @ weight
     means = location * (precision / (1 + precision))

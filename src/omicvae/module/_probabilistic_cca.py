@@ -91,6 +91,16 @@ class ProbabilisticCCAModule(MultimodalModule):
         i = self.modalities.index(modality)
         return Weights(*(self._get(field, i) for field in Weights._fields))
 
+    def loadings(self, modality: str) -> tuple[Tensor, Tensor]:
+        """``(p, K)`` posterior mean of an assay's weights and ``(p,)`` noise variances, on the CPU."""
+        weights = self.weights(modality)
+        return weights.mean.cpu(), weights.noise.cpu()
+
+    def weight_uncertainty(self, modality: str) -> Tensor:
+        """``(K, K)`` sum over features of the covariance of their weights, divided by their noise, on the CPU."""
+        weights = self.weights(modality)
+        return ((weights.basis * ((1 / weights.noise) @ weights.spread)) @ weights.basis.mT).cpu()
+
     def set_model(self, model: FactorModel) -> None:
         """Take over a fitted model."""
         device = self.device

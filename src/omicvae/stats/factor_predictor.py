@@ -78,15 +78,16 @@ class FactorPredictor:
     Parameters
     ----------
     sizes
-        Numbers of factors and iterations.
+        Numbers of factors and iterations; may be set later.
     n_folds
         Of the cross-fit.
     seed
         Of folds.
     """
 
-    def __init__(self, sizes: Sizes, *, n_folds: int = 5, seed: int = 0) -> None:
-        self.sizes, self.n_folds, self.seed = sizes, n_folds, seed
+    def __init__(self, sizes: Sizes | None = None, *, n_folds: int = 5, seed: int = 0) -> None:
+        self.sizes = Sizes(1, (), 1) if sizes is None else sizes
+        self.n_folds, self.seed = n_folds, seed
         self.scales: dict[Key, Scale] = {}
         self.model: FactorModel
         self.elbo: Tensor

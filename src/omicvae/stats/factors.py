@@ -1,4 +1,4 @@
-"""Probabilistic principal components, the linear start of encoders and decoders."""
+"""Linear factors that encoders and decoders start from: each assay's own, or those of a joint model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+LEAST_EVIDENCE = 0.3  # precision of one sample's evidence on a latent that is worth having
 LARGE = 1000  # rows and columns beyond which components are found by iteration
 ITERATIONS = 6
 
@@ -25,6 +26,57 @@ class Factors(NamedTuple):
     def precision(self) -> Tensor:
         """``(d,)`` precision of the evidence that one sample gives on each factor, ``loading^2 / noise``."""
         return self.loading.square() / self.noise
+
+
+class Potentials(NamedTuple):
+    """What one assay says about latents of its own with independent evidence: ``location = x @ weight``."""
+
+    weight: Tensor
+    """(p, d) location of the evidence, per unit of each feature."""
+    precision: Tensor
+    """(d,)"""
+
+
+def pca_potentials(x: Tensor, n_latent: int) -> Potentials:
+    """Evidence on the probabilistic principal components of centred data ``(n, p)``, at most ``n_latent``."""
+    factors = probabilistic_pca(x, n_latent)
+    return Potentials(factors.directions / factors.loading, factors.precision)
+
+
+class OwnFactors(NamedTuple):
+    """Factors of a joint model as seen from one assay."""
+
+    potentials: Potentials
+    rotation: Tensor
+    """(K, d) orthonormal: the assay's latents are ``z @ rotation`` of the joint factors ``z``."""
+
+
+def own_factors(loadings: Tensor, noise: Tensor, n_latent: int, spread: Tensor | None = None) -> OwnFactors:
+    r"""Rotate common factors into the latents that one assay tells about, in order of its evidence on them.
+
+    With :math:`x = W z + \epsilon`, :math:`\Psi^{-1/2} W = U S V'`, the evidence of :math:`x` on :math:`V'z` has
+    information :math:`S U' \Psi^{-1/2} x` and independent precisions :math:`S^2`, to which uncertainty of the weights
+    adds. Directions that the assay says next to nothing about are left out.
+
+    Parameters
+    ----------
+    loadings
+        ``(p, K)`` :math:`W`, or its posterior mean.
+    noise
+        ``(p,)`` diagonal of :math:`\Psi`.
+    n_latent
+        Most latents.
+    spread
+        ``(K, K)`` sum over features of the covariance of their weights, divided by their noise.
+    """
+    scale = noise.double().sqrt()[:, None]
+    left, sizes, right = torch.linalg.svd(loadings.double() / scale, full_matrices=False)
+    d = min(n_latent, int((sizes.square() > LEAST_EVIDENCE).sum()))
+    rotation, precision = right[:d].mT, sizes[:d].square()
+    if spread is not None:
+        precision = precision + torch.einsum("kd,kl,ld->d", rotation, spread.double(), rotation)
+    weight = left[:, :d] / scale * sizes[:d] / precision
+    return OwnFactors(Potentials(weight.float(), precision.float()), rotation)
 
 
 def probabilistic_pca(x: Tensor, n_factors: int) -> Factors:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import isotonic_regression
@@ -9,7 +11,7 @@ from sklearn.isotonic import isotonic_regression
 Array = NDArray[np.float64]
 
 GAIN_RANGE = (0.0, 1.3)
-GAIN_SPREAD = 0.05  # variance of factors among features that is supposed when they are weighted
+SLOPE_SPREAD = 0.05  # variance among features that is supposed when slopes are weighted
 _LEAST = 1e-9
 
 
@@ -52,6 +54,40 @@ def gated_error(total: Array, products: Array, squares: Array, weight: Array) ->
     return float((weight * (total - 2 * c * products + c**2 * squares)).sum())
 
 
+class Slopes(NamedTuple):
+    """Regressions of one row of values on another, feature by feature."""
+
+    told: NDArray[np.bool_]
+    """(p,) features whose predictor varies; the rest of the fields are of these."""
+    slope: Array
+    noise: Array
+    """Sampling variance of each slope."""
+    size: Array
+    """Mean square of each predictor."""
+    weight: Array
+    """Precision of each slope, allowing for a spread of :data:`SLOPE_SPREAD` among features."""
+
+
+def _slopes(truth: NDArray[np.floating], predictor: NDArray[np.floating], n_obs: Array) -> Slopes:
+    products = np.einsum("ij,ij->j", truth, predictor, dtype=np.float64)
+    squares = np.einsum("ij,ij->j", predictor, predictor, dtype=np.float64)
+    total = np.einsum("ij,ij->j", truth, truth, dtype=np.float64)
+    told = (squares > _LEAST * np.maximum(n_obs, 1)) & (n_obs > 1)
+    products, squares, total, n_obs = products[told], squares[told], total[told], n_obs[told]
+    slope = products / squares
+    noise = np.maximum(total - slope * products, 0) / (n_obs - 1) / squares
+    return Slopes(told, slope, noise, squares / n_obs, 1 / (noise + SLOPE_SPREAD))
+
+
+def _shrunk(found: Slopes, prior: Array) -> Array:
+    """Empirical Bayes: slopes drawn towards ``prior`` by their noise, relative to their spread around it."""
+    excess = found.weight * ((found.slope - prior) ** 2 - found.noise)
+    spread = max(float(excess.sum() / found.weight.sum()), 0.0)
+    total = spread + found.noise
+    share = np.divide(spread, total, out=np.zeros_like(total), where=total > 0)
+    return np.asarray(prior + share * (found.slope - prior))
+
+
 def feature_gains(truth: NDArray[np.floating], prediction: NDArray[np.floating], n_obs: Array) -> Array:
     r"""Factor on the prediction of every feature, by regression on held-out samples.
 
@@ -72,21 +108,44 @@ def feature_gains(truth: NDArray[np.floating], prediction: NDArray[np.floating],
     -------
     ``(p,)`` factors within :data:`GAIN_RANGE`; 1 for a feature whose prediction does not vary.
     """
-    products = np.einsum("ij,ij->j", truth, prediction, dtype=np.float64)
-    squares = np.einsum("ij,ij->j", prediction, prediction, dtype=np.float64)
-    left = np.einsum("ij,ij->j", truth, truth, dtype=np.float64)
-    gains = np.ones(len(squares))
-    told = (squares > _LEAST * np.maximum(n_obs, 1)) & (n_obs > 1)
-    if not told.any():
-        return gains
-    products, squares, left, n_obs = products[told], squares[told], left[told], n_obs[told]
-    raw = products / squares
-    noise = np.maximum(left - raw * products, 0) / (n_obs - 1) / squares
-    weight = 1 / (noise + GAIN_SPREAD)
-    order = np.argsort(squares / n_obs, kind="stable")
-    prior = np.empty_like(raw)
-    prior[order] = isotonic_regression(raw[order], sample_weight=weight[order], y_min=0.0, y_max=GAIN_RANGE[1])
-    spread = max(float((weight * ((raw - prior) ** 2 - noise)).sum() / weight.sum()), 0.0)
-    share = np.divide(spread, spread + noise, out=np.zeros_like(noise), where=spread + noise > 0)
-    gains[told] = prior + share * (raw - prior)
+    gains, found = np.ones(truth.shape[1]), _slopes(truth, prediction, n_obs)
+    if found.told.any():
+        order = np.argsort(found.size, kind="stable")
+        prior = np.empty_like(found.slope)
+        prior[order] = isotonic_regression(
+            found.slope[order], sample_weight=found.weight[order], y_min=0.0, y_max=GAIN_RANGE[1]
+        )
+        gains[found.told] = _shrunk(found, prior)
     return np.clip(gains, *GAIN_RANGE)
+
+
+def shrunken_slopes(truth: NDArray[np.floating], predictor: NDArray[np.floating], n_obs: Array) -> Array:
+    """Slope of every feature on its predictor, shrunk by empirical Bayes towards that of all, and that towards 0.
+
+    Parameters
+    ----------
+    truth, predictor
+        ``(n, p)``, both 0 where a value was not measured.
+    n_obs
+        ``(p,)`` number of measured values.
+
+    Returns
+    -------
+    ``(p,)``; 0 for a feature whose predictor does not vary.
+    """
+    slopes, found = np.zeros(truth.shape[1]), _slopes(truth, predictor, n_obs)
+    if found.told.any():
+        slopes[found.told] = _shrunk(found, np.full(len(found.slope), _common_slope(truth, predictor)))
+    return slopes
+
+
+def _common_slope(truth: NDArray[np.floating], predictor: NDArray[np.floating]) -> float:
+    """Slope of all features together, drawn towards 0 by its own sampling error (positive-part James-Stein).
+
+    Features of a sample err together, so the error is that of a ratio of sums over samples.
+    """
+    products = np.einsum("ij,ij->i", truth, predictor, dtype=np.float64)
+    squares = np.einsum("ij,ij->i", predictor, predictor, dtype=np.float64)
+    slope = products.sum() / squares.sum()
+    error = ((products - slope * squares) ** 2).sum() / squares.sum() ** 2
+    return float(slope * max(0.0, 1 - error / slope**2)) if slope else 0.0

@@ -330,7 +330,7 @@ class MomentPredictor:
         key
             A fitted pattern.
         values, designs
-            Standardised values ``(n, p_a)`` and covariates ``(n, c_a)`` of each source.
+            Standardised values ``(n, p_a)``, NaN where not measured, and covariates ``(n, c_a)`` of each source.
 
         Returns
         -------
@@ -340,7 +340,9 @@ class MomentPredictor:
         fit, basis = self.directed[key], self.bases[target]
         codes: Array = -fit.offset
         for a, x, z, w in zip(sources, values, designs, fit.weights, strict=True):
-            codes = codes + self.kernels[a].features(residual(x, None, z, self.source_effects[a])) @ w
+            seen = ~np.isnan(x)
+            around = residual(x, None if seen.all() else seen, z, self.source_effects[a])
+            codes = codes + self.kernels[a].features(around) @ w
         signal = (codes * basis.scale[fit.components]) @ basis.loadings[:, fit.components].T
         return (fit.gains * signal).astype(np.float32)
 

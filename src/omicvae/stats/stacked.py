@@ -1,0 +1,188 @@
+r"""The closed form with a factor model of all assays beside it, weighted feature by feature.
+
+The kernel regression of :mod:`omicvae.stats.moments` knows one set of sources and one target at a time, and curved
+relations; the factor model of :mod:`omicvae.stats.probabilistic_cca` has one account of all assays, and the uncertainty of
+its weights. Their errors differ enough that the average beats both where neither is much worse. With held-out
+predictions :math:`a, b` of the two, the prediction of a feature is :math:`a + w (b - a)`, :math:`w \in [0, 1]` by
+regression of :math:`x - a` on :math:`b - a`, shrunk towards the weight of all features together (stacking: Breiman,
+*Stacked regressions*, Machine Learning 24, 1996).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from omicvae.stats.components import Array, Block, Float32
+from omicvae.stats.factor_predictor import FactorModel, FactorPredictor, Sizes
+from omicvae.stats.factor_selection import select_sizes
+from omicvae.stats.gates import shrunken_slopes
+from omicvae.stats.moments import LEAST_VARIANCE, CrossFit, Key, MomentPredictor
+from omicvae.stats.probabilistic_cca import Weights
+
+SMALL = 300
+"""Samples below which one fold is too few to choose the size of a factor model on."""
+
+
+class StackedPredictor:
+    """Prediction of every assay from every set of others: kernel regression, and a factor model where that helps.
+
+    Parameters
+    ----------
+    n_folds
+        Of the cross-fits, which are the same for both.
+    with_factors
+        Whether to fit the factor model at all.
+    seed
+        Of folds and landmarks.
+    """
+
+    def __init__(self, *, n_folds: int = 5, with_factors: bool = True, seed: int = 0) -> None:
+        self.moments = MomentPredictor(n_folds=n_folds, seed=seed)
+        self.with_factors, self.n_folds, self.seed = with_factors, n_folds, seed
+        self.factors: FactorPredictor | None = None
+        self.shares: dict[Key, Array] = {}
+        """Pattern -> ``(p,)`` weight of the factor model."""
+        self.variance: dict[Key, Array] = {}
+        """Pattern -> ``(p,)`` variance of cross-fitted residuals."""
+
+    # ------------------------------------------------------------------ fit
+
+    def prepare(self, blocks: Sequence[Block], present: NDArray[np.bool_]) -> None:
+        """Take training samples in."""
+        self.moments.prepare(blocks, present)
+        self.factors, self.shares, self.variance = None, {}, {}
+
+    def supported(self, key: Key) -> bool:
+        """Whether enough samples have all sources and the target."""
+        return self.moments.supported(key)
+
+    def fit_pattern(self, key: Key) -> CrossFit:
+        """Fit a pattern; returns predictions of its samples by fits without their fold."""
+        found = self.moments.fit_pattern(key)
+        truth, seen = self._truth(key, found)
+        if self.with_factors:
+            self.factors = self.factors or self._fitted_factors()
+            other = self.factors.fit_pattern(key)
+            difference = other.prediction - found.prediction
+            self.shares[key] = _weights(
+                np.where(seen, truth - found.prediction, 0), np.where(seen, difference, 0), seen
+            )
+            found = found._replace(prediction=found.prediction + self.shares[key].astype(np.float32) * difference)
+        left = np.where(seen, truth - found.prediction, 0)
+        self.variance[key] = (left**2).sum(0, dtype=np.float64) / np.maximum(seen.sum(0), 1)
+        return found
+
+    def cross_fit(self, key: Key) -> CrossFit:
+        """The predictions of :meth:`fit_pattern` once more."""
+        found = self.moments.cross_fit(key)
+        if key not in self.shares:
+            return found
+        assert self.factors is not None
+        difference = self.factors.cross_fit(key).prediction - found.prediction
+        return found._replace(prediction=found.prediction + self.shares[key].astype(np.float32) * difference)
+
+    def _truth(self, key: Key, fit: CrossFit) -> tuple[Float32, NDArray[np.bool_]]:
+        block = self.moments.blocks[key[1]]
+        at = self.moments.position[fit.rows, key[1]]
+        seen = np.ones((len(at), block.values.shape[1]), bool) if block.observed is None else block.observed[at]
+        return block.values[at], seen
+
+    def _fitted_factors(self) -> FactorPredictor:
+        """A factor model of all samples, of the size that is best (the median) for predicting one or three folds."""
+        none = (0,) * len(self.moments.blocks)
+        folds = self.moments.folds
+        chosen = [
+            select_sizes(self.moments.blocks, folds != fold, folds == fold, n_private=none)[0]
+            for fold in range(min(3, self.n_folds) if len(folds) < SMALL else 1)
+        ]
+        predictor = self._new_factors()
+        n_factors, n_iter = (int(np.median([getattr(s, name) for s in chosen])) for name in ("n_factors", "n_iter"))
+        predictor.sizes = Sizes(n_factors, none, n_iter)
+        predictor.fit()
+        return predictor
+
+    def _new_factors(self) -> FactorPredictor:
+        predictor = FactorPredictor(n_folds=self.n_folds, seed=self.seed)
+        predictor.prepare(self.moments.blocks, self.moments.present)
+        return predictor
+
+    # ------------------------------------------------------------------ predict
+
+    def covering(self, sources: Sequence[int], target: int) -> list[Key]:
+        """Fitted patterns whose predictions are averaged for these sources, best first."""
+        return self.moments.covering(sources, target)
+
+    def precision(self, key: Key) -> Array:
+        """``(p,)`` inverse variance of a pattern's cross-fitted residuals."""
+        return np.asarray(1 / np.maximum(self.variance[key], LEAST_VARIANCE))
+
+    def signal(self, key: Key, values: Sequence[Float32], designs: Sequence[Float32]) -> Float32:
+        """``(n, p)`` prediction of new samples around what covariates explain; values may be NaN."""
+        found = self.moments.signal(key, values, designs)
+        if key not in self.shares or not self.shares[key].any():
+            return found
+        assert self.factors is not None
+        difference = self.factors.signal(key, values, designs) - found
+        return np.asarray(found + self.shares[key].astype(np.float32) * difference)
+
+    def fixed(self, target: int, design: NDArray[np.floating]) -> Float32:
+        """``(..., p)`` what covariates explain of a target."""
+        return self.moments.fixed(target, design)
+
+    def adopt(self, other: StackedPredictor) -> None:
+        """Take over the fitted patterns of a predictor of the same samples."""
+        self.moments.adopt(other.moments)
+        self.shares, self.variance, self.with_factors = dict(other.shares), dict(other.variance), other.with_factors
+        if other.factors is not None:
+            self.factors = self._new_factors()
+            self.factors.sizes = other.factors.sizes
+            self.factors.adopt(other.factors)
+
+    # ------------------------------------------------------------------ saving
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Arrays from which :meth:`restore` makes predictions of new samples."""
+        arrays = {f"moments/{k}": v for k, v in self.moments.state().items()}
+        for kind, held in (("share", self.shares), ("variance", self.variance)):
+            for (sources, target), value in held.items():
+                arrays[f"{kind}/{'-'.join(map(str, sources))}/{target}"] = value
+        if self.factors is not None:
+            arrays |= {f"factors/{k}": v for k, v in self.factors.state().items()}
+            for m, (weights, effects) in enumerate(
+                zip(self.factors.model.weights, self.factors.model.effects, strict=True)
+            ):
+                arrays[f"effects/{m}"] = effects
+                arrays |= {f"factor_weights/{m}/{k}": v.numpy() for k, v in weights._asdict().items()}
+        return arrays
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Read what :meth:`state` gave."""
+        self.moments.restore(_under("moments/", arrays))
+        self.shares, self.variance = {}, {}
+        for kind, held in (("share/", self.shares), ("variance/", self.variance)):
+            for name, value in _under(kind, arrays).items():
+                listed, target = name.split("/")
+                held[tuple(int(s) for s in listed.split("-")), int(target)] = value
+        self.factors = None
+        if stored := _under("factors/", arrays):
+            self.factors = FactorPredictor(n_folds=self.n_folds, seed=self.seed)
+            self.factors.restore(stored)
+            effects = _under("effects/", arrays)
+            fields = [_under(f"factor_weights/{m}/", arrays) for m in range(len(effects))]
+            weights = tuple(Weights(*(torch.from_numpy(f[k]) for k in Weights._fields)) for f in fields)
+            self.factors.model = FactorModel(weights, tuple(effects[str(m)] for m in range(len(effects))))
+
+
+def _weights(left: Float32, difference: Float32, seen: NDArray[np.bool_]) -> Array:
+    """``(p,)`` weights in [0, 1] of what the other prediction adds, shrunk towards their common value."""
+    weights = shrunken_slopes(left, difference, seen.sum(0).astype(np.float64))
+    return np.clip(weights, 0.0, 1.0)
+
+
+def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
