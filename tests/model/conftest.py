@@ -15,7 +15,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from omicvae.datasets import correlated_gaussian
-from omicvae.model import CoVAE, MMVAEPlusPlus
+from omicvae.model import DMVAE, JMVAE, MVTCAE, CoVAE, MMVAEPlus, MMVAEPlusPlus
 from omicvae.model._base import MultimodalModel
 
 N_VARS = {"rna": 12, "meth": 9, "prot": 7}
@@ -24,6 +24,11 @@ KINDS: Mapping[str, tuple[type[MultimodalModel], dict[str, Any]]] = {
     "covae": (CoVAE, {"n_latent": 3}),
     "joint_encoder": (CoVAE, {"n_latent": 3, "posterior": "joint_encoder"}),
     "mmvaepp": (MMVAEPlusPlus, {"n_shared": 3, "n_private": 2}),
+    "mmvaepp_published": (MMVAEPlusPlus, {"n_shared": 3, "n_private": 2, "screening": False}),
+    "mmvaeplus": (MMVAEPlus, {"n_shared": 3, "n_private": 2}),
+    "dmvae": (DMVAE, {"n_shared": 3, "n_private": 2}),
+    "jmvae": (JMVAE, {"n_latent": 3}),
+    "mvtcae": (MVTCAE, {"n_latent": 3}),
 }
 
 

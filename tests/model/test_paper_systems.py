@@ -22,6 +22,11 @@ SYSTEMS: dict[str, tuple[type[SharedPrivateModel], dict[str, Any]]] = {
     "mmvae": (MMVAE, {"n_latent": 3}),
     "mmvae structured": (MMVAE, {"n_latent": 3, "structured": True, "n_private": {"rna": 3, "meth": 1, "prot": 2}}),
     "mmvae laplace": (MMVAE, {"n_latent": 3, "distribution": "laplace", "n_samples": 2}),
+    "mmvae plus": (omicvae.model.MMVAEPlus, {"n_shared": 3, "n_private": {"rna": 3, "meth": 1, "prot": 2}}),
+    "mmvae plus laplace": (omicvae.model.MMVAEPlus, {"n_shared": 3, "distribution": "laplace", "n_samples": 2}),
+    "dmvae": (omicvae.model.DMVAE, {"n_shared": 3, "n_private": 2}),
+    "jmvae": (omicvae.model.JMVAE, {"n_latent": 3}),
+    "mvtcae": (omicvae.model.MVTCAE, {"n_latent": 3}),
     "mopoe": (MoPoE, {"n_latent": 3}),
     "mopoe structured": (MoPoE, {"n_latent": 3, "structured": True, "n_private": 2, "private": "zero"}),
 }
@@ -147,6 +152,20 @@ def test_history_is_recorded(system: SharedPrivateModel):
         (MMVAE, {"n_samples": 0}, "n_samples must be a whole number of at least 1, got 0"),
         (MMVAE, {"private": "zero"}, "private='zero' needs structured=True"),
         (MMVAE, {"structured": True, "private": "mean"}, "private must be 'prior' or 'zero', got 'mean'"),
+        (omicvae.model.MMVAEPlus, {"n_shared": 0}, "n_shared must be a whole number of at least 1, got 0"),
+        (omicvae.model.MMVAEPlus, {"distribution": "t"}, "distribution must be 'normal' or 'laplace', got 't'"),
+        (omicvae.model.MMVAEPlus, {"n_samples": 1.5}, "n_samples must be a whole number of at least 1, got 1.5"),
+        (omicvae.model.MMVAEPlus, {"n_private": {"rn": 3}}, "n_private names modality 'rn'"),
+        (omicvae.model.DMVAE, {"n_shared": "many"}, "n_shared must be a whole number of at least 1, got 'many'"),
+        (omicvae.model.DMVAE, {"n_private": -1}, "positive whole numbers, got -1 for"),
+        (omicvae.model.DMVAE, {"label_weight": 0}, "label_weight must be 'auto', None or a positive number, got 0"),
+        (omicvae.model.JMVAE, {"n_latent": 0}, "n_latent must be a whole number of at least 1, got 0"),
+        (omicvae.model.JMVAE, {"alpha": 0}, "alpha must be a positive number, got 0"),
+        (omicvae.model.JMVAE, {"alpha": float("nan")}, "alpha must be a positive number, got nan"),
+        (omicvae.model.JMVAE, {"alpha": "auto"}, "alpha must be a positive number, got 'auto'"),
+        (omicvae.model.MVTCAE, {"alpha": 1.5}, "alpha must be 'auto' or a number from 0 to 1, got 1.5"),
+        (omicvae.model.MVTCAE, {"alpha": float("nan")}, "alpha must be 'auto' or a number from 0 to 1, got nan"),
+        (omicvae.model.MVTCAE, {"alpha": True}, "alpha must be 'auto' or a number from 0 to 1, got True"),
         (MoPoE, {"private": "none", "structured": True}, "private must be 'prior' or 'zero', got 'none'"),
         (MoPoE, {"label_weight": -1.0}, "label_weight must be 'auto', None or a positive number, got -1.0"),
         (MoPoE, {"label_weight": float("nan")}, "label_weight must be 'auto', None or a positive number"),
@@ -182,7 +201,19 @@ def test_default_sizes(cls: type[SharedPrivateModel]):
     assert structured.module.label_weight == 12.0
 
 
-LEARNING = ["mvae", "mvae structured", "mmvae", "mmvae structured", "mmvae laplace", "mopoe", "mopoe structured"]
+LEARNING = [
+    "mvae",
+    "mvae structured",
+    "mmvae",
+    "mmvae structured",
+    "mmvae laplace",
+    "mmvae plus",
+    "dmvae",
+    "jmvae",
+    "mvtcae",
+    "mopoe",
+    "mopoe structured",
+]
 
 
 @pytest.mark.parametrize("name", LEARNING)

@@ -57,6 +57,7 @@ class MultimodalModel(BaseModelClass):
         super().__init__(mdata, registry)
         self.schema = Schema.from_registry(self.registry_)
         self.calibration_indices_: NDArray[np.intp] | None = None
+        self._asked_epochs: int | None = None
         self.best_epoch_: int | None = None  # position in the history of the epoch whose weights are kept
 
     # ------------------------------------------------------------------ setup
@@ -305,6 +306,7 @@ class MultimodalModel(BaseModelClass):
         trainer_kwargs.setdefault("check_val_every_n_epoch", 1 if with_validation else None)
         callbacks = [*trainer_kwargs.pop("callbacks", []), keeper]
         self.calibration_indices = splitter.calibration_idx
+        self._asked_epochs = max_epochs
         self._before_fit(splitter)
         if not self._by_gradient:
             self._finish_without_gradient(splitter)
@@ -340,8 +342,8 @@ class MultimodalModel(BaseModelClass):
     def _calibration_share(self, size: float | str) -> float:
         """Share of samples to calibrate on."""
         if size == "auto":
-            assert self.adata is not None
-            return min(max(CALIBRATION_SHARE, LEAST_SCORES / max(self.adata.n_obs, 1)), MOST_CALIBRATION)
+            n_obs = 0 if self.adata is None else self.adata.n_obs  # without data, training is refused later on
+            return min(max(CALIBRATION_SHARE, LEAST_SCORES / max(n_obs, 1)), MOST_CALIBRATION)
         if isinstance(size, str) or isinstance(size, bool) or not 0 <= size < 1:
             raise ValueError(f"calibration_size must be 'auto' or lie in [0, 1), got {size!r}")
         return float(size)

@@ -21,9 +21,15 @@ class SharedPrivateModel(Model):
     module: SharedPrivateModule
 
     def _shape(
-        self, n_latent: int | str, n_private: int | Mapping[str, int] | str, structured: bool, family: str
+        self,
+        n_latent: int | str,
+        n_private: int | Mapping[str, int] | str,
+        structured: bool,
+        family: str,
+        *,
+        argument: str = "n_latent",
     ) -> Shape:
-        """Widths of the latent spaces.
+        """Widths of the latent spaces; ``argument`` is what the class calls the first.
 
         Raises
         ------
@@ -37,7 +43,7 @@ class SharedPrivateModel(Model):
             plain = PLAIN_WIDTH["small" if max(counts.values()) < SMALL else "large"]
             shared = SHARED_WIDTH if structured else plain
         else:
-            shared = whole_number("n_latent", n_latent)
+            shared = whole_number(argument, n_latent)
         if structured:
             default = {m: 4 if n < SMALL else 8 for m, n in counts.items()}
             return Shape(shared, per_modality("n_private", n_private, self.schema, default))

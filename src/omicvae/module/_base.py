@@ -141,6 +141,26 @@ class MultimodalModule(BaseModuleClass):
     def end_training(self, batches: Callable[[], Iterable[Batch]]) -> None:
         """Finish what is computed from training samples after the last step."""
 
+    def decode(self, modality: str, z: Tensor, design: Tensor | None, route: Tensor) -> Tensor:
+        """``(..., n_heads, p)`` link-scale parameters from decoder inputs ``(..., d_m)``.
+
+        Parameters
+        ----------
+        modality
+            Which decoder.
+        z
+            Its input.
+        design
+            ``(..., c)`` covariates.
+        route
+            Own or cross, broadcastable to ``z.shape[:-1]``.
+        """
+        return self.decoders.of(modality)(z, design)
+
+    def log_prob(self, modality: str, eta: Tensor, observed: Observed, route: Tensor) -> Tensor:
+        """``(...)`` log-likelihood of a modality's packed rows, as the objective counts it."""
+        return self.likelihoods.of(modality).log_prob(eta, observed, route)
+
     # ------------------------------------------------------------------ what is the same for all
 
     def _n_batches(self, modality: str) -> int:
@@ -196,9 +216,9 @@ class MultimodalModule(BaseModuleClass):
             rows = batch.rows[modality]
             z = torch.stack([passes[i].latents[modality].index_select(1, rows) for i in users], 1)
             design = self.design(batch, modality)
-            eta = self.decoders.of(modality)(z, None if design is None else design.index_select(0, rows))
             noise = self._noise(tuple(passes[i].route[modality] for i in users), z.device)
-            packed = self.likelihoods.of(modality).log_prob(eta, self.observed(batch, modality), noise)
+            eta = self.decode(modality, z, None if design is None else design.index_select(0, rows), noise)
+            packed = self.log_prob(modality, eta, self.observed(batch, modality), noise)
             full = torch.zeros(*packed.shape[:2], batch.n_samples, dtype=packed.dtype, device=packed.device)
             full = full.index_copy(2, rows, packed)
             for position, i in enumerate(users):

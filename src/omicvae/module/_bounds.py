@@ -44,10 +44,9 @@ def joint_log_likelihood(module: MultimodalModule, batch: Batch, z: Tensor) -> T
     for modality in module.modalities:
         rows = batch.rows[modality]
         design = module.design(batch, modality)
-        eta = module.decoders.of(modality)(
-            inputs[modality].index_select(1, rows), None if design is None else design.index_select(0, rows)
-        )
         noise = torch.full((1, 1), module.predictive_route(True), device=z.device)
+        z_m = inputs[modality].index_select(1, rows)
+        eta = module.decode(modality, z_m, None if design is None else design.index_select(0, rows), noise)
         packed = module.likelihoods.of(modality).log_prob(eta, module.observed(batch, modality), noise)
         total = total.index_add(1, rows, packed)
     return total

@@ -121,9 +121,9 @@ def predictive_distribution(
         unknowns = draw_unknowns(module, batch, target, known, n_draws, scale=scale, transform_batch=transform_batch)
     posterior = module.posterior(module.encode(batch), batch, used)
     z = module.decoder_inputs(posterior.sample(n_draws))[target]
-    eta = module.decoders.of(target)(z, unknowns.design)
     own, cross = (module.predictive_route(flag) for flag in (True, False))
     noise = torch.where(known, own, cross)
+    eta = module.decode(target, z, unknowns.design, noise)
     distribution = module.likelihoods.of(target)(eta, noise=noise, size=unknowns.size, coverage=None)
     return Predictive(distribution, used)
 

@@ -92,12 +92,16 @@ class SharedPrivateModule(MultimodalModule):
         found = {}
         for m in self.modalities:
             inputs = self.encoder_inputs(batch, m)
-            parts = [self.shared_encoders.of(m)(*inputs)]
+            parts = [self.shared_encoders.of(m)(self.shared_inputs(m, inputs[0]), inputs[1])]
             if self.shape.private[m]:
                 parts.append(self.private_encoders.of(m)(*inputs))
             location, raw = (torch.cat(part, -1) for part in zip(*parts, strict=True))
             found[m] = Evidence(location, F.softplus(raw) + least)
         return found
+
+    def shared_inputs(self, modality: str, values: Tensor) -> Tensor:
+        """What the shared encoder of a modality sees of its transformed values."""
+        return values
 
     def shared_evidence(self, evidence: dict[str, Evidence], batch: Batch) -> Evidence:
         """``(B, M, d)`` evidence about the shared latents; location 0 and scale 1 where an assay is absent."""

@@ -50,6 +50,11 @@ class StackedPredictor:
         self.variance: dict[Key, Array] = {}
         """Pattern -> ``(p,)`` variance of cross-fitted residuals."""
 
+    @property
+    def folds(self) -> NDArray[np.intp]:
+        """``(n,)`` fold of every training sample."""
+        return self.moments.folds
+
     # ------------------------------------------------------------------ fit
 
     def prepare(self, blocks: Sequence[Block], present: NDArray[np.bool_]) -> None:

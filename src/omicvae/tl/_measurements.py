@@ -56,7 +56,7 @@ class Measurements:
         unknowns = draw_unknowns(self.module, self.batch, self.name, nothing, k, scale="normalized")
         design, size = (None if v is None else v[:, self.rows[chosen]] for v in unknowns)
         noise = torch.full((k, n), self.module.predictive_route(False), device=z.device)
-        eta = self.module.decoders.of(self.name)(z, design)
+        eta = self.module.decode(self.name, z, design, noise)
         x = self.likelihood(eta, noise=noise, size=size, coverage=self.coverage).sample().flatten(0, 1)
         flat = Observed(
             x, None if size is None else size.flatten(), None if self.coverage is None else self.coverage.expand_as(x)

@@ -1,0 +1,166 @@
+"""MMVAE++ that survives private variation: features are screened, shared latents come first, private ones after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omicvae.data import Batch, Schema
+from omicvae.module._base import PerModality
+from omicvae.module._mmvae_plus_plus import MMVAEPlusPlusModule
+from omicvae.module._records import Evidence, Pass
+from omicvae.module._shared_private import Shape
+from omicvae.nn import Decoder, NetworkConfig
+from omicvae.nn.likelihoods import OWN, Observed
+
+N_CENTRE = 64
+"""Draws of a private latent that its effect is centred by."""
+
+
+class Baseline(nn.Module):
+    """Link-scale parameters from covariates alone."""
+
+    def __init__(self, n_design: int, n_vars: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_vars, self.n_heads = n_vars, n_heads
+        self.bias = nn.Parameter(torch.zeros(n_heads, n_vars))
+        self.effects = nn.Parameter(torch.zeros(n_design, n_heads * n_vars)) if n_design else None
+
+    def forward(self, design: Tensor | None) -> Tensor:
+        """``(..., n_heads, n_vars)`` from covariates ``(..., n_design)``."""
+        if design is None or self.effects is None:
+            return self.bias
+        return self.bias + (design @ self.effects).unflatten(-1, (self.n_heads, self.n_vars))
+
+
+class ScreenedModule(MMVAEPlusPlusModule):
+    r"""MMVAE++ :cite:p:`martens2024disentangling` in two stages, on features screened across modalities.
+
+    As published, many features that only private variation drives drown what the assays share: the shared latents
+    memorise them, and the shared encoders read them. Here
+
+    .. math::
+        \eta_m = s_m \odot f_m(z_{sh}) + \big[ h_m(z_{pr_m}) - E_{p(z_{pr_m})} h_m \big],
+
+    with :math:`s_m` the features that another assay predicts (:mod:`omicvae.stats.screening`), and covariates in
+    :math:`f_m`, or alone where :math:`s_m = 0`. Shared encoders read the features that passed, weighted by how well they are
+    predicted.
+
+    *First stage* (:func:`omicvae.train.train_shared`): the objective of :class:`MMVAEPlusPlusModule` without private
+    latents, on the features that passed; the own pass keeps its stop-gradient, without which nothing ties the
+    modalities' shared spaces together. *Second stage*: shared encoders are fixed, and private encoders and effects
+    explain what is left. A modality that was not measured is predicted by :math:`f_m` and the cross noise: because
+    :math:`h_m` is centred, this is the mean over private latents, whose spread the cross noise holds.
+
+    Parameters
+    ----------
+    schema
+        Registered modalities and covariates.
+    network
+        Resolved network sizes.
+    shape
+        Widths of the latent spaces.
+    label_weight
+        :math:`\beta_y`; ``None`` leaves labels out.
+    """
+
+    def __init__(
+        self, schema: Schema, network: NetworkConfig, shape: Shape, *, label_weight: float | None = None
+    ) -> None:
+        super().__init__(schema, network, shape, label_weight=label_weight)
+
+        def decoder(m: str, width: int, n_design: int) -> Decoder:
+            return Decoder(width, n_design, schema[m].n_vars, self.likelihoods.of(m).n_heads, network)
+
+        self.decoders = PerModality(self.modalities, lambda m: decoder(m, shape.shared, self.designs.of(m).n_columns))
+        with_private = [m for m in self.modalities if shape.private[m]]
+        self.private_decoders = PerModality(with_private, lambda m: decoder(m, shape.private[m], 0))
+        self.baselines = PerModality(
+            self.modalities,
+            lambda m: Baseline(self.designs.of(m).n_columns, schema[m].n_vars, self.likelihoods.of(m).n_heads),
+        )
+        for i, m in enumerate(self.modalities):
+            generator = torch.Generator().manual_seed(0)  # the same draws, whatever the order of modalities
+            self.register_buffer(f"gate_{i}", torch.ones(schema[m].n_vars))
+            self.register_buffer(f"draws_{i}", torch.randn(N_CENTRE, shape.private[m], generator=generator))
+        self.first_stage = False
+        self.input_dropout = 0.0
+
+    # ------------------------------------------------------------------ screen
+
+    def gate(self, modality: str) -> Tensor:
+        """``(p,)`` weight of each feature in the shared encoder; 0 for those that no other assay predicts."""
+        found = self._buffers[f"gate_{self.modalities.index(modality)}"]
+        assert found is not None
+        return found
+
+    def set_gates(self, gates: Mapping[str, Tensor]) -> None:
+        """Take gates ``(p,)``; one without any open feature is opened for all."""
+        for m, gate in gates.items():
+            gate = gate if bool((gate > 0).any()) else torch.ones_like(gate)
+            size = gate[gate > 0].square().mean().sqrt()
+            self.gate(m).copy_(gate / size)
+
+    def shared_inputs(self, modality: str, values: Tensor) -> Tensor:
+        gated = values * self.gate(modality)
+        return F.dropout(gated, self.input_dropout, self.training and self.first_stage)
+
+    # ------------------------------------------------------------------ stages
+
+    def begin_second_stage(self) -> None:
+        """Fix the shared encoders."""
+        self.first_stage = False
+        for parameter in self.shared_encoders.parameters():
+            parameter.requires_grad_(False)
+        self.shared_encoders.eval()
+
+    def train(self, mode: bool = True) -> ScreenedModule:
+        super().train(mode)
+        if not self.first_stage:
+            self.shared_encoders.eval()
+        return self
+
+    def passes(self, evidence: dict[str, Evidence], batch: Batch, progress: float) -> list[Pass]:
+        """Those of MMVAE++; in the first stage without the private latents' divergence."""
+        if self.first_stage:
+            d = self.shape.shared
+            evidence = {
+                m: Evidence(
+                    torch.cat([e.location[:, :d], torch.zeros_like(e.location[:, d:])], -1),
+                    torch.cat([e.scale[:, :d], torch.ones_like(e.scale[:, d:])], -1),
+                )
+                for m, e in evidence.items()
+            }
+        return super().passes(evidence, batch, progress)
+
+    def decode(self, modality: str, z: Tensor, design: Tensor | None, route: Tensor) -> Tensor:
+        d = self.shape.shared
+        shared = self.decoders.of(modality)(z[..., :d], design)
+        eta = torch.where(self.gate(modality) > 0, shared, self.baselines.of(modality)(design))
+        if self.first_stage or not self.shape.private[modality]:
+            return eta
+        effect = self.private_decoders.of(modality)
+        draws = self._buffers[f"draws_{self.modalities.index(modality)}"]
+        centred = effect(z[..., d:], None) - effect(draws, None).mean(0)
+        return eta + centred * (route == OWN)[..., None, None]
+
+    def log_prob(self, modality: str, eta: Tensor, observed: Observed, route: Tensor) -> Tensor:
+        if not self.first_stage:
+            return super().log_prob(modality, eta, observed, route)
+        features = self.likelihoods.of(modality).log_prob_features(eta, observed, route)
+        return (features * (self.gate(modality) > 0)).sum(-1)
+
+    def cross_modal_loss(self, batch: Batch) -> tuple[Tensor, int]:
+        """Negative log-likelihood of each assay given each other one, at posterior means: sum and number of terms."""
+        least = {m: Evidence(e.location, torch.full_like(e.scale, 1e-6)) for m, e in self.encode(batch).items()}
+        passes = self.passes(least, batch, 1.0)
+        total, n = torch.zeros((), device=batch.present.device), 0
+        for one, values in zip(passes, self.log_likelihoods(passes, batch), strict=True):
+            for m, value in values.items():
+                if one.route[m] == "cross":
+                    total = total - (one.weights[m] * value.mean(0)).sum()
+                    n += int(one.weights[m].sum())
+        return total, n

@@ -1,0 +1,103 @@
+"""The screen: what it lets through, what not, and that its scores are held-out scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from omicvae.datasets import gp_features
+from omicvae.stats import screening
+from omicvae.stats.components import Block
+from omicvae.stats.screening import Screen, screen
+
+
+def block(x: np.ndarray, rows: np.ndarray | None = None, seen: np.ndarray | None = None) -> Block:
+    x = ((x - x.mean(0)) / np.maximum(x.std(0), 1e-9)).astype(np.float32)
+    rows = np.arange(len(x)) if rows is None else rows
+    return Block(x if seen is None else np.where(seen, x, np.float32(0)), seen, rows, np.zeros((len(x), 0), np.float32))
+
+
+@pytest.fixture(scope="module")
+def gp() -> list[np.ndarray]:
+    mdata = gp_features((40, 30), n_obs=400, seed=3).mdata
+    return [np.asarray(mdata[m][mdata.obs_names].X) for m in ("x1", "x2")]
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_features_that_both_assays_know_pass_and_others_do_not(gp: list[np.ndarray], target: int) -> None:
+    found = screen([block(x) for x in gp], target)
+    assert found.passed[:10].all()
+    assert found.passed[10:].sum() <= 1
+    assert found.score[:10].min() > 0.2
+    assert ((found.gate > 0) == found.passed).all()
+
+
+@pytest.mark.parametrize("n", [60, 400])
+def test_of_samples_in_random_order_next_to_nothing_passes(gp: list[np.ndarray], n: int) -> None:
+    """The threshold rises where samples are few: of 90 features, one in two hundred is expected to pass."""
+    rng = np.random.default_rng(0)
+    shuffled = [block(gp[0][:n]), block(gp[1][:n][rng.permutation(n)])]
+    found = [screen(shuffled, t) for t in (0, 1)]
+    assert sum(int(f.passed.sum()) for f in found) <= 3
+    if n == 60:
+        assert max(f.threshold for f in found) > screening.LEAST_SCORE
+
+
+def test_dependence_that_is_an_even_function_is_seen() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(500, 3))
+    x = np.concatenate([z, rng.normal(size=(500, 10))], 1)
+    y = np.concatenate([z**2 + 0.2 * rng.normal(size=z.shape), rng.normal(size=(500, 10))], 1)
+    found = screen([block(x), block(y)], 1)
+    assert found.passed[:3].all() and not found.passed[3:].any()
+
+
+def test_scores_are_those_of_ridge_on_held_out_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One penalty, against scikit-learn's ridge on the same folds; targets may have gaps."""
+    monkeypatch.setattr(screening, "PENALTIES", np.array([0.1]))
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 6))
+    y = x @ rng.normal(size=(6, 4)) + rng.normal(size=(80, 4))
+    a, b = block(x), block(y)
+    folds = np.random.default_rng(0).permutation(80) % screening.N_FOLDS
+    left = np.zeros((80, 4))
+    for k in range(screening.N_FOLDS):
+        train, test = folds != k, folds == k
+        # the kernel is x x' / p, centred targets, no intercept in x
+        mean = b.values[train].mean(0)
+        ridge = Ridge(alpha=0.1 * 6, fit_intercept=False).fit(a.values[train], b.values[train] - mean)
+        left[test] = b.values[test] - mean - ridge.predict(a.values[test])
+    expected = 1 - (left**2).sum(0) / (b.values**2).sum(0)
+    np.testing.assert_allclose(screen([a, b], 1).score, expected, atol=1e-4)
+
+
+def test_samples_are_matched_and_gaps_do_not_count() -> None:
+    """Rows of the assays differ and values are missing: the same features pass."""
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=(300, 2))
+    x, y = (np.concatenate([z + 0.3 * rng.normal(size=z.shape), rng.normal(size=(300, 4))], 1) for _ in range(2))
+    rows = [np.sort(rng.choice(300, 220, replace=False)) for _ in range(2)]
+    seen = rng.random((220, 6)) > 0.3
+    found = screen([block(x[rows[0]], rows[0]), block(y[rows[1]], rows[1], seen)], 1)
+    assert found.passed.tolist() == [True, True, False, False, False, False]
+
+
+def test_assays_that_hardly_meet_say_nothing() -> None:
+    rng = np.random.default_rng(0)
+    apart = [block(rng.normal(size=(40, 3)), np.arange(40)), block(rng.normal(size=(40, 3)), np.arange(30, 70))]
+    found = screen(apart, 0)
+    assert np.isnan(found.score).all() and not found.passed.any()
+    assert found.gate.tolist() == [0, 0, 0]
+
+
+def test_constant_features_do_not_pass() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(100, 3))
+    found = screen([block(x), block(np.concatenate([x, np.ones((100, 1))], 1))], 1)
+    assert found.passed.tolist() == [True, True, True, False]
+
+
+def test_gates_are_roots_of_scores() -> None:
+    found = Screen(np.array([0.25, 0.01, np.nan, -3.0, 1.0]), 0.02)
+    np.testing.assert_allclose(found.gate, [0.5, 0, 0, 0, 1])
