@@ -1,0 +1,188 @@
+"""Is shared signal found under strong private variation?
+
+Run: python benchmarks/private_variation.py [--private 20 100 500 1000] [--seeds 0 1 2 3 4] [--methods ...]
+     [--out docs/benchmarks/private_variation.csv] [--write docs/benchmarks]
+
+Data: section 4.1 of the MMVAE++ paper (`omicvae.datasets.gp_features`). Two modalities of 1000 samples; 10 features of each
+are Gaussian processes of common latents, Q1 more of the first and 100 more of the second of latents of their own; noise
+sd .15. "2+2+2" and "4+2+4" are the dimensions of private, shared and private latents. A fifth of the samples is held out.
+What is in the CSV already is not run again.
+
+Columns: ``r2`` is the median over the 10 shared features of the R2 of their prediction from the other modality on held-out
+samples; at best 1 / (1 + noise^2) = .978. ``passed`` counts features that the screen lets through, shared / other.
+``cpu_seconds`` is processor time of a fit on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scvi
+import torch
+from mudata import MuData
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import train_test_split
+
+import omicvae
+
+DESIGNS = {"2+2+2": (2, 2, 2), "4+2+4": (4, 2, 4)}
+N_SHARED, N_PRIVATE_2 = 10, 100
+NAMES = ("x1", "x2")
+COLUMNS = ("design", "n_obs", "private", "seed", "method", "target", "r2", "passed", "cpu_seconds")
+MODELS = {
+    "MMVAE++": lambda mdata: omicvae.model.MMVAEPlusPlus(mdata),
+    "MMVAE++ as published": lambda mdata: omicvae.model.MMVAEPlusPlus(mdata, screening=False, private="zero"),
+    "CoVAE": lambda mdata: omicvae.model.CoVAE(mdata),
+}
+REGRESSIONS = {
+    "ridge": lambda: RidgeCV(np.logspace(-2, 5, 15)),
+    "extremely randomised trees": lambda: ExtraTreesRegressor(
+        300, min_samples_leaf=3, max_features=0.3, random_state=0
+    ),
+}
+
+
+def matrix(mdata: MuData, name: str, samples: np.ndarray) -> np.ndarray:
+    """Values of a modality in the order of some samples."""
+    return np.asarray(mdata[name][mdata.obs_names[samples]].X)
+
+
+def score(truth: np.ndarray, found: np.ndarray) -> float:
+    """Median R2 of the shared features."""
+    error = ((truth - found) ** 2).mean(0) / truth.var(0)
+    return float(np.median(1 - error[:N_SHARED]))
+
+
+def of_regression(mdata: MuData, method: str, target: str, train: np.ndarray, test: np.ndarray) -> dict:
+    """Fit to the shared features themselves, which a user would have to know."""
+    source = next(n for n in NAMES if n != target)
+    start = time.process_time()
+    fitted = REGRESSIONS[method]().fit(matrix(mdata, source, train), matrix(mdata, target, train)[:, :N_SHARED])
+    seconds = time.process_time() - start
+    found = fitted.predict(matrix(mdata, source, test))
+    return {"r2": score(matrix(mdata, target, test)[:, :N_SHARED], found), "cpu_seconds": seconds}
+
+
+def of_model(mdata: MuData, method: str, train: np.ndarray, test: np.ndarray, seed: int) -> dict[str, dict]:
+    """Train once, predict both ways."""
+    fitted = mdata[mdata.obs_names[train]].copy()
+    omicvae.model.MMVAEPlusPlus.setup_mudata(fitted, likelihoods=dict.fromkeys(NAMES, "normal"))
+    omicvae.model.CoVAE.setup_mudata(fitted, likelihoods=dict.fromkeys(NAMES, "normal"))
+    scvi.settings.seed = seed
+    model = MODELS[method](fitted)
+    start = time.process_time()
+    model.train(enable_progress_bar=False)
+    seconds = time.process_time() - start
+    rows = {}
+    for target in NAMES:
+        source = next(n for n in NAMES if n != target)
+        hidden = mdata[mdata.obs_names[test]].copy()
+        names = mdata.obs_names[test]
+        found = model.impute(target, mdata=MuData({source: hidden[source]}), level=None)[names].X
+        rows[target] = {"r2": score(matrix(mdata, target, test), np.asarray(found)), "cpu_seconds": seconds}
+        if method == "MMVAE++":
+            passed = model.get_screen(target)["passed"].to_numpy()
+            rows[target]["passed"] = f"{passed[:N_SHARED].sum()} / {passed[N_SHARED:].sum()}"
+    return rows
+
+
+def append(out: Path, row: dict) -> None:
+    """Add a row to the CSV, and print it."""
+    pd.DataFrame([row]).reindex(columns=list(COLUMNS)).to_csv(
+        out, mode="a", header=not out.exists(), index=False, float_format="%.4f"
+    )
+    print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+
+
+def run(design: str, n_obs: int, private: int, seed: int, methods: list[str], done: set, out: Path) -> None:
+    """All methods on one data set."""
+    key = {"design": design, "n_obs": n_obs, "private": private, "seed": seed}
+    wanted = [m for m in methods if (design, n_obs, private, seed, m) not in done]
+    if not wanted:
+        return
+    mdata = omicvae.datasets.gp_features(
+        (private, N_PRIVATE_2), n_obs=n_obs, n_latent=DESIGNS[design], noise=0.15, seed=seed
+    ).mdata
+    train, test = train_test_split(np.arange(n_obs), test_size=0.2, random_state=seed)
+    for method in wanted:
+        if method in MODELS:
+            found = of_model(mdata, method, train, test, seed)
+        else:
+            found = {t: of_regression(mdata, method, t, train, test) for t in NAMES}
+        for target, values in found.items():
+            append(out, key | {"method": method, "target": target} | values)
+
+
+def write_page(table: pd.DataFrame, folder: Path) -> None:
+    """Tables and a figure."""
+    import matplotlib.pyplot as plt
+
+    lines = []
+    for (design, n_obs), part in table.groupby(["design", "n_obs"], sort=False):
+        wide = part.pivot_table(index="method", columns=["private", "target"], values="r2", sort=False)
+        counts = part[part["method"] == "MMVAE++"].groupby("private")["seed"].nunique()
+        lines += [f"\n## Latents {design}, {n_obs} samples\n"]
+        lines += ["Seeds at each Q1: " + ", ".join(f"{q}: {n}" for q, n in counts.items()) + ".\n"]
+        lines += ["| method | " + " | ".join(f"Q1 = {q}: {t}" for q, t in wide.columns) + " | CPU s a fit |"]
+        lines += ["|" + " --- |" * (wide.shape[1] + 2)]
+        for method, row in wide.iterrows():
+            cells = ["" if np.isnan(v) else f"{v:.3f}" for v in row]
+            seconds = part[part["method"] == method]["cpu_seconds"].mean()
+            lines += [f"| {method} | " + " | ".join(cells) + f" | {seconds:.0f} |"]
+    figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.4), sharey=True, layout="constrained")
+    for axis, target in zip(axes, NAMES, strict=True):
+        for method, part in table[(table["target"] == target) & (table["n_obs"] == 1000)].groupby("method", sort=False):
+            mean = part.groupby("private")["r2"].mean()
+            axis.plot(mean.index, mean, "o-", label=method, markersize=4)
+        axis.axhline(1 / (1 + 0.15**2), color="0.6", lw=1, zorder=0)
+        axis.set(xscale="log", xlabel="private features of x1", title=f"shared features of {target}", ylim=(-0.1, 1.02))
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("median R2 on held-out samples")
+    axes[0].legend(frameon=False, fontsize=7)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "private_variation.png", dpi=150)
+    plt.close(figure)
+    text = "\n".join(__doc__.strip().splitlines()[2:])
+    text = text.replace("Run: ", "Written by `", 1).replace("benchmarks]\n", "benchmarks]`.\n", 1)
+    page = f"# Shared signal under private variation\n\n{text}\n\n```{{image}} private_variation.png\n```\n"
+    page += "\nRidge and trees are told which features are shared and fitted to these alone. The grey line is the ceiling.\n"
+    (folder / "private_variation.md").write_text(page + "\n".join(lines) + "\n")
+
+
+def main() -> None:
+    """Run what is not in the CSV yet; write the page if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--private", type=int, nargs="+", default=[20, 100, 500, 1000])
+    parser.add_argument("--designs", nargs="+", default=list(DESIGNS))
+    parser.add_argument("--n-obs", type=int, nargs="+", default=[1000])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--methods", nargs="+", default=[*REGRESSIONS, *MODELS])
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/private_variation.csv"))
+    parser.add_argument("--write", type=Path, default=None)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    for name in ("omicvae", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    done = set()
+    if arguments.out.exists():
+        table = pd.read_csv(arguments.out)
+        done = set(table[["design", "n_obs", "private", "seed", "method"]].itertuples(index=False, name=None))
+    for seed in arguments.seeds:
+        for n_obs in arguments.n_obs:
+            for design in arguments.designs:
+                for private in arguments.private:
+                    run(design, n_obs, private, seed, arguments.methods, done, arguments.out)
+    if arguments.write is not None:
+        write_page(pd.read_csv(arguments.out), arguments.write)
+
+
+if __name__ == "__main__":
+    main()
