@@ -146,9 +146,9 @@ class TestWhatComesBack:
         assert loaded.module.sizes[0] == 2 and loaded.module.sizes[2] == 4
         assert loaded.module.network == network
         MMVAEPlusPlus.setup_mudata(mdata, labels_key="batch")
-        MMVAEPlusPlus(mdata, private="zero", label_weight=2.5, n_private=3).save(tmp_path / "m")
+        MMVAEPlusPlus(mdata, screening=False, private="zero", label_weight=2.5, n_private=3).save(tmp_path / "m")
         loaded = MMVAEPlusPlus.load(tmp_path / "m", mdata)
-        assert loaded.init_params_["non_kwargs"]["label_weight"] == 2.5
+        assert loaded.init_params_["non_kwargs"]["label_weight"] == 2.5 and loaded.module.private == "zero"
         assert loaded.module.shape.private == dict.fromkeys(MODALITIES, 3)
 
     def test_an_untrained_model_is_untrained(self, cohort: Callable, tmp_path: Path) -> None:

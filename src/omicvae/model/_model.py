@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from omicvae.model._generation import GenerationMixin
 from omicvae.model._imputation import ImputationMixin
 from omicvae.model._latent import LatentMixin
 from omicvae.model._persistence import PersistenceMixin
 
 
-class Model(PersistenceMixin, ImputationMixin, LatentMixin):
-    """Setup, training, latents, imputation, saving: a model class adds its constructor and its latents' names."""
+class Model(PersistenceMixin, ImputationMixin, GenerationMixin, LatentMixin):
+    """Setup, training, latents, imputation, generation, saving: a model class adds its constructor and its latents' names."""

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from mudata import MuData
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.distributions import Distribution
 
 from omicvae.data import Batch, PatternSplitter
@@ -22,7 +23,7 @@ from omicvae.model._factor_backbone import FactorBackbone, LatentDraws
 from omicvae.model._held_out import Part
 from omicvae.model._model import Model
 from omicvae.model._sizes import per_modality, whole_number
-from omicvae.module._prediction import Unknowns
+from omicvae.module._prediction import Unknowns, draw_unknowns
 from omicvae.module._probabilistic_cca import ProbabilisticCCAModule
 from omicvae.stats.factor_selection import select_sizes
 
@@ -166,6 +167,14 @@ class ProbabilisticCCA(Model):
         }
 
     # ------------------------------------------------------------------ prediction
+
+    def _measure(self, modality: str, z: Tensor, batch: Batch) -> Tensor:
+        unknown = torch.zeros(batch.n_samples, dtype=torch.bool, device=z.device)
+        unknowns = draw_unknowns(self.module, batch, modality, unknown, 1)
+        fixed = self.module.fixed(modality, unknowns.design)
+        location = (fixed + z.double() @ self.module.weights(modality).mean.mT).float()
+        response = self.backbone.own[self.modalities.index(modality)].to(z.device)
+        return response(location.reshape(1, batch.n_samples, -1), unknowns.size, 1).sample()[0]
 
     def _held_out_part(self, sources: tuple[int, ...], target: int, positions: NDArray[np.intp]) -> Part | None:
         if not self.backbone.attached:
