@@ -144,7 +144,7 @@ def figure_of_scores(table: pd.DataFrame, path: Path) -> None:
     axes.set_yticks(range(len(keys)), [f"{t.split()[0]}: {s} → {g}" for t, s, g in keys])
     axes.invert_yaxis()
     axes.set_xlabel("CRPS relative to ridge (left is better)")
-    axes.set_xlim(0.78, 1.2)
+    axes.set_xlim(0.74, 1.2)
     axes.legend(loc="lower right", fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

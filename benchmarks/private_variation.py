@@ -150,9 +150,14 @@ def write_page(table: pd.DataFrame, folder: Path) -> None:
     figure.savefig(folder / "private_variation.png", dpi=150)
     plt.close(figure)
     text = "\n".join(__doc__.strip().splitlines()[2:])
-    text = text.replace("Run: ", "Written by `", 1).replace("benchmarks]\n", "benchmarks]`.\n", 1)
+    text = text.replace(
+        "Run: python benchmarks/private_variation.py", "Written by `python benchmarks/private_variation.py", 1
+    )
+    text = text.replace("[--write docs/benchmarks]", "[--write docs/benchmarks]`", 1).replace(
+        "\n     [--out", " [--out", 1
+    )
     page = f"# Shared signal under private variation\n\n{text}\n\n```{{image}} private_variation.png\n```\n"
-    page += "\nRidge and trees are told which features are shared and fitted to these alone. The grey line is the ceiling.\n"
+    page += "\nWhat is not in a table has not been run. Ridge and trees are told which features are shared and fitted to these alone. The grey line is the ceiling.\n"
     (folder / "private_variation.md").write_text(page + "\n".join(lines) + "\n")
 
 

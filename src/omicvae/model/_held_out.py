@@ -24,7 +24,7 @@ Float32 = NDArray[np.float32]
 
 DRAWS, FEWER_DRAWS = 100, 50
 HELD = 2**24  # numbers of one (draws, samples, features) array held at once
-MOST_VALUES = 2**24  # values of one part that are scored
+MOST_VALUES = 2**22  # values of one part that are scored
 SEED = 0
 
 

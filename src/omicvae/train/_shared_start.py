@@ -58,7 +58,7 @@ def train_shared(
     for candidate in CANDIDATES if validation is not None else CANDIDATES[:1]:
         module.load_state_dict(start)
         loss, state = _fit(module, batches, validation, candidate, max_epochs)
-        logger.info("shared latents with %s: cross-modal loss %.3f on validation samples", candidate, loss)
+        logger.debug("%s: cross-modal loss %.3f on validation samples", candidate, loss)
         if kept is None or loss < best:
             best, kept, chosen = loss, state, candidate
     assert kept is not None
