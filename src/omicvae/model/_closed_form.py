@@ -84,10 +84,12 @@ class ClosedForm:
         Holds likelihoods and covariate designs, fitted.
     predictor
         What predicts standardised values.
+    constant_scale
+        Whether residuals of a feature have the same scale in every sample.
     """
 
-    def __init__(self, module: MultimodalModule, predictor: Predictor) -> None:
-        self.module, self.predictor = module, predictor
+    def __init__(self, module: MultimodalModule, predictor: Predictor, *, constant_scale: bool = False) -> None:
+        self.module, self.predictor, self.constant_scale = module, predictor, constant_scale
         self.responses: dict[Key, Response] = {}
         self._fits: dict[Key, CrossFit] = {}
 
@@ -126,7 +128,8 @@ class ClosedForm:
         self.responses[key] = self._new_response(key[1]).fit(crossed.prediction, observed)
 
     def _new_response(self, target: int) -> Response:
-        return Response(self.module.likelihoods.of(self.module.modalities[target])).to(self.module.device)
+        likelihood = self.module.likelihoods.of(self.module.modalities[target])
+        return Response(likelihood, constant_scale=self.constant_scale).to(self.module.device)
 
     def _positioned(self, fit: CrossFit) -> Crossed:
         prediction = torch.from_numpy(fit.prediction).to(self.module.device)
@@ -220,11 +223,8 @@ class ClosedForm:
         for name in {k.rsplit("/", 1)[0] for k in arrays if k.startswith("response/")}:
             _, sources, target = name.split("/")
             key = tuple(int(s) for s in sources.split("-")), int(target)
-            response = self._new_response(key[1])
             stored = {k: torch.from_numpy(v) for k, v in _under(f"{name}/", arrays).items()}
-            response.quantiles = stored["quantiles"]
-            response.load_state_dict(stored)
-            self.responses[key] = response
+            self.responses[key] = self._new_response(key[1]).restore(stored)
 
 
 def read_blocks(module: MultimodalModule, cohort: Cohort, positions: NDArray[np.intp]) -> list[Block]:

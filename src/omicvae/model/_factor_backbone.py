@@ -103,7 +103,7 @@ class FactorBackbone(MomentBackbone):
         """Fit the model to the samples at ``positions``; returns the bound after each iteration."""
         predictor = FactorPredictor(sizes, n_folds=_folds(len(positions)))
         self.n_fitted, self._calibration = len(positions), np.zeros(0, dtype=np.intp)
-        self._closed = self._crossing = closed = ClosedForm(self.module, predictor)
+        self._closed = self._crossing = closed = ClosedForm(self.module, predictor, constant_scale=True)
         closed.fit(cohort, positions)
         predictor.fit()
         self.module.set_model(predictor.model)
@@ -123,13 +123,15 @@ class FactorBackbone(MomentBackbone):
         self.prior[target] = self._respond(fixed.float(), observed, name)
 
     def _respond(self, prediction: Tensor, observed: Observed, name: str) -> Response:
-        response = Response(self.module.likelihoods.of(name)).to(self.module.device)
+        response = Response(self.module.likelihoods.of(name), constant_scale=True).to(self.module.device)
         return response.fit(prediction, observed) if len(prediction) else response
 
     def attach(self, cohort: Cohort, positions: NDArray[np.intp], calibration: NDArray[np.intp]) -> None:
         """Take the training samples of a saved model in, to make held-out predictions again."""
         fitted = self.predictor
-        self._crossing = ClosedForm(self.module, FactorPredictor(fitted.sizes, n_folds=_folds(len(positions))))
+        self._crossing = ClosedForm(
+            self.module, FactorPredictor(fitted.sizes, n_folds=_folds(len(positions))), constant_scale=True
+        )
         self._crossing.attach(cohort, positions)
         self._crossing.predictor.adopt(fitted)
         self._calibration = calibration
@@ -199,17 +201,14 @@ class FactorBackbone(MomentBackbone):
         """Read what :meth:`state` gave; the module has been read before."""
         self.n_fitted, self.weights = int(arrays["n_fitted"]), {}
         predictor = FactorPredictor()
-        self._closed, self._crossing = ClosedForm(self.module, predictor), None
+        self._closed, self._crossing = ClosedForm(self.module, predictor, constant_scale=True), None
         self._closed.restore(arrays)
         predictor.model = self.module.factor_model()
         for kind, held in (("own", self.own), ("prior", self.prior)):
             for target, name in enumerate(self.module.modalities):
                 stem = f"{kind}/{target}/"
                 stored = {k.removeprefix(stem): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(stem)}
-                response = Response(self.module.likelihoods.of(name))
-                response.quantiles = stored["quantiles"]
-                response.load_state_dict(stored)
-                held[target] = response
+                held[target] = Response(self.module.likelihoods.of(name), constant_scale=True).restore(stored)
 
 
 def with_deviation(response: Response, deviation: Tensor) -> Response:

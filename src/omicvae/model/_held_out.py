@@ -14,8 +14,9 @@ from torch.distributions import Binomial, Distribution
 from omicvae.data import Batch, Cohort
 from omicvae.model._closed_form import read_observed
 from omicvae.module import MultimodalModule
-from omicvae.module._prediction import Unknowns, draw_unknowns
+from omicvae.module._prediction import Unknowns, draw_unknowns, moments_of
 from omicvae.nn.likelihoods import Likelihood, Observed
+from omicvae.stats.calibrated_draws import moved_by_rank, moved_by_residual
 from omicvae.stats.conformal import Conformal, central_scores, residual_scores
 from omicvae.stats.quantiles import central_interval
 from omicvae.stats.scores import crps_sample
@@ -262,3 +263,15 @@ def calibrated_interval(
     if distribution.support.is_discrete:  # type: ignore[union-attr]
         return lower.floor(), upper.ceil()
     return lower, upper
+
+
+def calibrated_sample(likelihood: Likelihood, distribution: Distribution, conformal: Conformal | None) -> Tensor:
+    """``(K, B, p)`` draws whose central intervals are those of :func:`calibrated_interval`."""
+    draws = distribution.sample()
+    if conformal is None or likelihood.response_family == "binary":
+        return draws
+    if likelihood.discrete:
+        whole = distribution.support.is_discrete  # type: ignore[union-attr]
+        return moved_by_rank(draws, conformal, discrete=whole)
+    moments = moments_of(distribution)
+    return likelihood.clip(moved_by_residual(draws, conformal, moments.mean, moments.sd))

@@ -18,9 +18,10 @@ from omicvae.data._schema import BATCH, batch_name
 from omicvae.data._validate import listing
 from omicvae.model._base import Indices
 from omicvae.model._calibration import CalibrationMixin
-from omicvae.model._held_out import calibrated_interval
+from omicvae.model._held_out import calibrated_interval, calibrated_sample
 from omicvae.model._sizes import whole_number
 from omicvae.module._prediction import Unknowns, draw_unknowns, moments_of, predictive_distribution
+from omicvae.stats.calibrated_draws import LEAST_DRAWS
 from omicvae.stats.quantiles import draws_needed
 
 DRAWS = 100
@@ -133,7 +134,8 @@ class ImputationMixin(CalibrationMixin):
     ) -> NDArray[np.float32]:
         """``(n_samples, n_obs, n_vars)`` draws of the predictive distribution of :meth:`impute`.
 
-        All features of one draw come from the same latents, so draws keep the correlations between features.
+        All features of one draw come from the same latents, so draws keep the correlations between features. Draws are
+        calibrated as intervals are (:mod:`omicvae.stats.calibrated_draws`).
         """
         self._require_training()
         mask = self._given(given, self._check_modality(modality))
@@ -143,11 +145,17 @@ class ImputationMixin(CalibrationMixin):
         cohort = self._cohort(mdata)
         positions = self._positions(cohort, indices)
         drawn = np.zeros((n_samples, len(positions), self.schema[modality].n_vars), np.float32)
+        draws = max(n_samples, LEAST_DRAWS)
+        size = batch_size or int(np.clip(HELD // (draws * self.schema[modality].n_vars), 1, 512))
         for rows, used in patterns_of(cohort.present[positions] & mask.cpu().numpy()):
+            conformal = self._interval_basis(used, self.modalities.index(modality))
             done = 0
-            for batch in self._batches(cohort, positions[rows], batch_size):
-                distribution = self._distribution(batch, modality, used, n_samples, scale, category)
-                drawn[:, rows[done : done + batch.n_samples]] = distribution.sample().cpu().numpy()
+            for batch in self._batches(cohort, positions[rows], size):
+                distribution = self._distribution(
+                    batch, modality, used, n_samples if conformal is None else draws, scale, category
+                )
+                values = calibrated_sample(self.module.likelihoods.of(modality), distribution, conformal)
+                drawn[:, rows[done : done + batch.n_samples]] = values[:n_samples].cpu().numpy()
                 done += batch.n_samples
         return drawn
 

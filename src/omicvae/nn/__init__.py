@@ -3,6 +3,7 @@
 from omicvae.nn._design import Covariates, Design
 from omicvae.nn._mixtures import ByFeature, FeatureMixture, TransformedResiduals
 from omicvae.nn._networks import Decoder, Encoder, NetworkConfig, Perceptron
+from omicvae.nn._residual_scale import ResidualScale
 from omicvae.nn._response import Response
 from omicvae.nn._size_prior import SizePrior
 
@@ -15,6 +16,7 @@ __all__ = [
     "FeatureMixture",
     "NetworkConfig",
     "Perceptron",
+    "ResidualScale",
     "Response",
     "SizePrior",
     "TransformedResiduals",

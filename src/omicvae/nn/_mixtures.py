@@ -26,7 +26,7 @@ class TransformedResiduals(Distribution):
     location
         ``(K or 1, B, p)`` prediction :math:`u`.
     deviation
-        ``(p,)`` residual standard deviation :math:`\sigma`.
+        ``(p,)`` or ``(K or 1, B, p)`` residual standard deviation :math:`\sigma`.
     quantiles
         ``(G, p)`` or ``(G, 1)`` quantiles of standardised residuals, at equally spaced probabilities from 0 to 1; values
         between two are equally likely.

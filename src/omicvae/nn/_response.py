@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Beta, Distribution
 
 from omicvae.nn._mixtures import ByFeature, TransformedResiduals
+from omicvae.nn._residual_scale import ResidualScale
 from omicvae.nn.likelihoods import Likelihood, NegativeBinomialCounts, Observed
 
 GRID = 41
@@ -30,9 +32,9 @@ class Response(nn.Module):
 
     Two forms, chosen by likelihood, and for counts feature by feature by held-out likelihood:
 
-    *residual*: the transformed value is the prediction plus a residual of constant scale, with the empirical
-    distribution of held-out residuals, mapped back and, for counts, rounded. Right for continuous values and for counts
-    of some size.
+    *residual*: the transformed value is the prediction plus a residual with the empirical distribution of held-out
+    residuals, whose scale depends on the prediction (:class:`ResidualScale`) or is constant, mapped back and, for
+    counts, rounded. Right for continuous values and for counts of some size.
 
     *rate*: a generalised linear model whose one covariate is the prediction :math:`v` on the link's scale,
 
@@ -48,6 +50,8 @@ class Response(nn.Module):
     ----------
     likelihood
         Of the assay, fitted.
+    constant_scale
+        Whether a feature's residuals have the same scale in every sample, as in a linear-Gaussian model.
     """
 
     deviation: Tensor
@@ -58,9 +62,11 @@ class Response(nn.Module):
     by_rate: Tensor
     least: Tensor
 
-    def __init__(self, likelihood: Likelihood) -> None:
+    def __init__(self, likelihood: Likelihood, *, constant_scale: bool = False) -> None:
         super().__init__()
         p = likelihood.n_vars
+        self.constant_scale = constant_scale
+        self.scale = ResidualScale(p)
         self._likelihood = [likelihood]  # not a submodule: it belongs to the model
         self.family = likelihood.response_family
         self.register_buffer("deviation", torch.ones(p))
@@ -92,17 +98,36 @@ class Response(nn.Module):
         prediction, observed = prediction[keep], observed.take(keep)
         measured = self.likelihood.measured(observed)
         residual = torch.where(measured, self.likelihood.encode_transform(observed) - prediction, torch.nan)
-        self._fit_residuals(residual)
+        self._fit_residuals(prediction, residual)
         if self.family is not None:
             self._fit_rate(prediction, observed, measured)
         if self.family == "count":
             self.by_rate.copy_(self._rate_is_better(prediction, observed))
         return self
 
-    def _fit_residuals(self, residual: Tensor) -> None:
+    def restore(self, arrays: Mapping[str, Tensor]) -> Response:
+        """Read what ``state_dict`` gave; the sizes of some arrays differ from fit to fit.
+
+        Returns
+        -------
+        Itself.
+        """
+        for name, value in arrays.items():
+            owner = self.scale if name.startswith("scale.") else self
+            setattr(owner, name.removeprefix("scale."), value)
+        return self
+
+    def _fit_residuals(self, prediction: Tensor, residual: Tensor) -> None:
+        self._fit_deviation(residual)
+        if not self.constant_scale and self.family in (None, "count"):
+            some = torch.ones_like(self.by_rate)
+            if self.family == "count":
+                some = ~self._few(prediction)
+            self.scale.fit(prediction, residual / self.deviation, some)
+            residual = residual / self.scale(prediction)
+            self._fit_deviation(residual)
         count = (~residual.isnan()).sum(0)
         spread = residual.square().nansum(0) / count.clamp_min(1)
-        self.deviation.copy_(torch.where(count > 1, spread.sqrt(), 1.0).clamp_min(LEAST_DEVIATION))
         standardised = residual / self.deviation
         own, varies = count >= OWN_QUANTILES, (count > 1) & (spread.sqrt() > LEAST_DEVIATION)
         if bool(own.all()):
@@ -117,6 +142,15 @@ class Response(nn.Module):
             table = table.repeat(1, len(own))
             table[:, own] = quantile_table(standardised[:, own])
         self.quantiles = table
+
+    def _fit_deviation(self, residual: Tensor) -> None:
+        count = (~residual.isnan()).sum(0)
+        spread = residual.square().nansum(0) / count.clamp_min(1)
+        self.deviation.copy_(torch.where(count > 1, spread.sqrt(), 1.0).clamp_min(LEAST_DEVIATION))
+
+    def _few(self, prediction: Tensor) -> Tensor:
+        """``(p,)`` whether a feature's counts are too small for a residual on a transformed scale."""
+        return self.likelihood.decode_transform(prediction).mean(0) < LEAST_COUNT
 
     def _fit_rate(self, prediction: Tensor, observed: Observed, measured: Tensor) -> None:
         raw = self.likelihood.input_mean + self.likelihood.input_scale * prediction
@@ -200,17 +234,18 @@ class Response(nn.Module):
         x = observed.x.nan_to_num()
         rate = self._rate_distribution(prediction, observed.size).log_prob(x).sum(0)
 
+        deviation = self.deviation * self.scale(prediction)
+
         def standardised(value: Tensor) -> Tensor:
             moved = self.likelihood.encode_transform(observed._replace(x=value))
-            return (moved - prediction) / self.deviation
+            return (moved - prediction) / deviation
 
         upper, lower = standardised(x + 0.5), torch.where(x > 0, standardised((x - 0.5).clamp_min(0)), -torch.inf)
         # of the tail in which it lies, where the difference of two probabilities keeps its digits
         flip = lower > 0
         upper, lower = torch.where(flip, -lower, upper), torch.where(flip, -upper, lower)
         mass = torch.special.ndtr(upper) - torch.special.ndtr(lower)
-        few = self.likelihood.decode_transform(prediction).mean(0) < LEAST_COUNT
-        return few | (rate >= mass.clamp_min(1e-12).log().sum(0))
+        return self._few(prediction) | (rate >= mass.clamp_min(1e-12).log().sum(0))
 
     # ------------------------------------------------------------------ predict
 
@@ -277,7 +312,7 @@ class Response(nn.Module):
             factor = size / self.likelihood.reference_size
         return TransformedResiduals(
             prediction[..., columns],
-            self.deviation[columns],
+            (self.deviation * self.scale(prediction))[..., columns],
             self.quantiles[:, columns] if self.quantiles.shape[1] > 1 else self.quantiles,
             back=partial(self.likelihood.decode_transform, columns=columns),
             size=factor,
