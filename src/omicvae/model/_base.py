@@ -295,7 +295,7 @@ class MultimodalModel(BaseModelClass):
         )
         loader = splitter.train_dataloader()
         budget = training_budget(splitter.n_train, None if batch_size == "auto" else int(batch_size))
-        epochs = max_epochs or budget.max_epochs
+        epochs = max_epochs or max(1, round(self._share_of_epochs * budget.max_epochs))
         with_validation = splitter.n_val > 0
         plan = MosaicPlan(self.module, **{"total_steps": epochs * len(loader), "lr": budget.lr, **(plan_kwargs or {})})
         keeper = BestWeights()
@@ -329,6 +329,7 @@ class MultimodalModel(BaseModelClass):
         self._calibrate()
 
     _by_gradient = True
+    _share_of_epochs = 1.0  # of the default budget
 
     def _finish_without_gradient(self, splitter: PatternSplitter) -> None:
         """What training consists of where everything is in closed form."""

@@ -93,6 +93,7 @@ class MMVAEPlusPlus(Model):
         weight = float(widest) if label_weight == "auto" else label_weight
         config = self._network(network)
         if screening:
+            self._share_of_epochs = 0.5  # the first stage has trained the larger part
             self.module = ScreenedModule(self.schema, config, shape, label_weight=weight)
         else:
             self.module = MMVAEPlusPlusModule(self.schema, config, shape, private=private, label_weight=weight)

@@ -104,9 +104,16 @@ class ScreenedModule(MMVAEPlusPlusModule):
             size = gate[gate > 0].square().mean().sqrt()
             self.gate(m).copy_(gate / size)
 
+    def passed(self, modality: str) -> Tensor | None:
+        """Positions of features with an open gate; ``None`` for all."""
+        is_open = self.gate(modality) > 0
+        return None if bool(is_open.all()) else is_open.nonzero()[:, 0]
+
     def shared_inputs(self, modality: str, values: Tensor) -> Tensor:
         gated = values * self.gate(modality)
-        return F.dropout(gated, self.input_dropout, self.training and self.first_stage)
+        if not (self.training and self.first_stage and self.input_dropout):
+            return gated
+        return F.dropout(gated, self.input_dropout)
 
     # ------------------------------------------------------------------ stages
 
@@ -137,9 +144,11 @@ class ScreenedModule(MMVAEPlusPlusModule):
         return super().passes(evidence, batch, progress)
 
     def decode(self, modality: str, z: Tensor, design: Tensor | None, route: Tensor) -> Tensor:
-        d = self.shape.shared
-        shared = self.decoders.of(modality)(z[..., :d], design)
-        eta = torch.where(self.gate(modality) > 0, shared, self.baselines.of(modality)(design))
+        d, columns = self.shape.shared, self.passed(modality)
+        eta = self.decoders.of(modality)(z[..., :d], design, columns)
+        if columns is not None:
+            alone = self.baselines.of(modality)(design).expand(*z.shape[:-1], -1, -1)
+            eta = alone.index_copy(-1, columns, eta)
         if self.first_stage or not self.shape.private[modality]:
             return eta
         effect = self.private_decoders.of(modality)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -134,11 +136,26 @@ class Decoder(nn.Module):
         if self.out is not None:
             nn.init.normal_(self.out.weight, std=0.1 / self.hidden.n_out**0.5)
 
-    def forward(self, z: Tensor, design: Tensor | None) -> Tensor:
-        """``(..., n_heads, n_vars)`` from ``(..., n_latent)`` latents and covariates that broadcast to them."""
+    def forward(self, z: Tensor, design: Tensor | None, columns: Tensor | None = None) -> Tensor:
+        """``(..., n_heads, n_vars)`` from ``(..., n_latent)`` latents and covariates that broadcast to them.
+
+        With ``columns``, of these features alone.
+        """
         if design is not None:
             z = torch.cat([z, design.expand(*z.shape[:-1], design.shape[-1])], -1)
-        eta = self.linear(z)
+        rows, n = None, self.n_vars
+        if columns is not None:
+            n = len(columns)
+            rows = (torch.arange(self.n_heads, device=columns.device)[:, None] * self.n_vars + columns).flatten()
+        eta = _some(self.linear, rows)(z)
         if self.out is not None:
-            eta = eta + self.out(self.hidden(z))
-        return eta.unflatten(-1, (self.n_heads, self.n_vars))
+            eta = eta + _some(self.out, rows)(self.hidden(z))
+        return eta.unflatten(-1, (self.n_heads, n))
+
+
+def _some(layer: nn.Linear, rows: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """A linear layer, or some of its outputs."""
+    if rows is None:
+        return layer
+    bias = None if layer.bias is None else layer.bias[rows]
+    return lambda inputs: F.linear(inputs, layer.weight[rows], bias)

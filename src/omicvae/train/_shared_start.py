@@ -54,17 +54,28 @@ def train_shared(
     module.first_stage = True
     module.shared_encoders.requires_grad_(True)
     start = copy.deepcopy(module.state_dict())
-    best, kept = float("inf"), None
+    kept: Fit | None = None
     for candidate in CANDIDATES if validation is not None else CANDIDATES[:1]:
         module.load_state_dict(start)
-        loss, state = _fit(module, batches, validation, candidate, max_epochs)
-        logger.debug("%s: cross-modal loss %.3f on validation samples", candidate, loss)
-        if kept is None or loss < best:
-            best, kept, chosen = loss, state, candidate
+        fit = _fit(module, batches, validation, candidate, max_epochs, kept)
+        logger.debug("%s: cross-modal loss %.3f on validation samples", candidate, fit.loss)
+        if kept is None or fit.loss < kept.loss:
+            kept, chosen = fit, candidate
     assert kept is not None
-    module.load_state_dict(kept)
+    module.load_state_dict(kept.state)
     _set_dropout(module.decoders, chosen.dropout)
     module.begin_second_stage()
+
+
+class Fit(NamedTuple):
+    """What came of a candidate."""
+
+    loss: float
+    """Least cross-modal loss on validation samples."""
+    state: dict[str, Any]
+    """The module then."""
+    losses: dict[int, float]
+    """Epoch -> loss on validation samples."""
 
 
 def _fit(
@@ -73,7 +84,9 @@ def _fit(
     validation: Batches | None,
     regularisation: Regularisation,
     max_epochs: int | None,
-) -> tuple[float, dict[str, Any]]:
+    other: Fit | None,
+) -> Fit:
+    """Train a candidate; given up at half time if it is behind the ``other`` both then and at its best."""
     module.input_dropout = regularisation.input_dropout
     for networks in (module.shared_encoders, module.decoders):
         _set_dropout(networks, regularisation.dropout)
@@ -86,9 +99,10 @@ def _fit(
     if noise:
         groups.append({"params": noise, "weight_decay": 0.0})
         rates.append(LEARNING_RATE * NOISE_RATE)
-    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE)
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, epochs * n_batches, pct_start=0.1)
     best, state = float("inf"), None
+    losses: dict[int, float] = {}
     for epoch in range(epochs):
         module.train()
         kl_weight = min(1.0, (epoch + 1) / (KL_RISE * epochs))
@@ -102,10 +116,13 @@ def _fit(
             optimizer.step()
             schedule.step()
         if validation is not None and (epoch % CHECK_EVERY == CHECK_EVERY - 1 or epoch == epochs - 1):
-            current = _loss(module, validation)
-            if current < best or state is None:
-                best, state = current, copy.deepcopy(module.state_dict())
-    return best, copy.deepcopy(module.state_dict()) if state is None else state
+            losses[epoch] = _loss(module, validation)
+            if losses[epoch] < best or state is None:
+                best, state = losses[epoch], copy.deepcopy(module.state_dict())
+            behind = other is not None and losses[epoch] > other.losses[epoch] and best > other.loss
+            if behind and epoch >= epochs // 2:
+                break
+    return Fit(best, copy.deepcopy(module.state_dict()) if state is None else state, losses)
 
 
 def _stage_parameters(module: ScreenedModule) -> list[nn.Parameter]:
