@@ -123,3 +123,15 @@ def test_survives_a_file(simulation, tmp_path) -> None:
 def test_impossible_arguments_are_named(argument: str, settings: dict) -> None:
     with pytest.raises(ValueError, match=argument):
         gp_features(**{"n_obs": 10, **settings})
+
+
+def test_even_features_do_not_tell_a_latent_from_its_negative() -> None:
+    """Two samples whose shared latents differ in sign alone have the same signal; of x1, not."""
+    truth = gp_features((5, 5), n_obs=800, n_latent=(1, 1, 1), noise=0, even=True, seed=0).truth
+    z = truth.shared[:, 0]
+    mirrored = np.abs(-z[:, None] - z[None]).argmin(1)
+    close = np.abs(z + z[mirrored]) < 0.002
+    assert close.sum() > 50
+    difference = {m: np.abs(f[close, :10] - f[mirrored[close], :10]).mean() for m, f in truth.signals.items()}
+    assert difference["x2"] < 0.03
+    assert difference["x1"] > 0.3

@@ -39,6 +39,7 @@ def gp_features(
     n_latent: tuple[int, int, int] = (2, 2, 2),
     noise: float = 0.15,
     rotate: bool = False,
+    even: bool = False,
     seed: int = 0,
 ) -> Simulation[GPTruth]:
     r"""Simulate two modalities in which few features share a signal and many vary on their own.
@@ -69,6 +70,9 @@ def gp_features(
     rotate
         Multiply the features of each modality by a random orthogonal matrix, so that all of them mix shared and
         private variation and no selection of features parts the two.
+    even
+        Shared features of ``"x2"`` depend on the squares of the shared latents alone: they do not tell a latent from
+        its negative, and no linear function of ``"x1"`` need know anything about them.
     seed
         Equal seeds give equal data.
 
@@ -92,10 +96,12 @@ def gp_features(
     first, shared, second = (stream(seed, _LATENTS, i).uniform(-2, 2, (n_obs, d)) for i, d in enumerate(dims))
     private = dict(zip(MODALITIES, (first, second), strict=True))
 
-    root = _kernel_root(shared)
+    roots = [_kernel_root(shared)] * 2
+    if even:
+        roots[1] = _kernel_root(shared**2)
     signals, rotations = {}, {}
     for i, (name, width) in enumerate(zip(MODALITIES, widths, strict=True)):
-        common = root @ stream(seed, _SHARED, i).standard_normal((n_obs, n_shared))
+        common = roots[i] @ stream(seed, _SHARED, i).standard_normal((n_obs, n_shared))
         own = _kernel_root(private[name]) @ stream(seed, _PRIVATE, i).standard_normal((n_obs, width))
         f = np.hstack([common, own])
         signals[name] = (f - f.mean(axis=0)) / f.std(axis=0)
