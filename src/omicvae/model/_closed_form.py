@@ -125,7 +125,8 @@ class ClosedForm:
 
     def _respond(self, key: Key, crossed: Crossed) -> None:
         observed = read_observed(self.module, self.cohort, crossed.positions, key[1])
-        self.responses[key] = self._new_response(key[1]).fit(crossed.prediction, observed)
+        scores = read_size_scores(self.module, self.cohort, crossed.positions, key[1])
+        self.responses[key] = self._new_response(key[1]).fit(crossed.prediction, observed, scores)
 
     def _new_response(self, target: int) -> Response:
         likelihood = self.module.likelihoods.of(self.module.modalities[target])
@@ -165,29 +166,35 @@ class ClosedForm:
         A response has two or three numbers a feature: from :data:`ENOUGH` samples on one fit serves all folds.
         """
         observed = read_observed(self.module, self.cohort, crossed.positions, target)
+        scores = read_size_scores(self.module, self.cohort, crossed.positions, target)
         if len(crossed.positions) >= ENOUGH:
-            yield np.ones(len(crossed.positions), bool), self._new_response(target).fit(crossed.prediction, observed)
+            response = self._new_response(target).fit(crossed.prediction, observed, scores)
+            yield np.ones(len(crossed.positions), bool), response
             return
         for fold in np.unique(crossed.folds):
             here = crossed.folds == fold
             rest = torch.from_numpy(~here)
             if not bool(rest.any()):
                 continue
-            yield here, self._new_response(target).fit(crossed.prediction[rest], observed.take(rest))
+            others = None if scores is None else scores[rest]
+            yield here, self._new_response(target).fit(crossed.prediction[rest], observed.take(rest), others)
 
     # ------------------------------------------------------------------ predict
 
     @torch.no_grad()
     def distribution(
         self, batch: Batch, sources: tuple[int, ...], target: int, unknowns: Unknowns, n_draws: int
-    ) -> Distribution | None:
-        """Predictive distribution of samples that all have the ``sources``; ``None`` where no fit covers them."""
+    ) -> tuple[Distribution, Unknowns] | None:
+        """Predictive distribution of samples that all have the ``sources``; ``None`` where no fit covers them.
+
+        With the unknowns it rests on: library sizes that were drawn from the prior are told from the prediction.
+        """
         keys = self.predictor.covering(sources, target)
         if not keys:
             return None
         signal = torch.from_numpy(self._average(keys, [self._signal(batch, key) for key in keys]))
         location = self._fixed(target, unknowns, batch.n_samples) + signal
-        return self._response(keys[0])(location, unknowns.size, n_draws)
+        return respond(self._response(keys[0]), location, unknowns, n_draws)
 
     def _response(self, key: Key) -> Response:
         return self.responses[key].to(self.module.device)
@@ -265,6 +272,29 @@ def read_observed(module: MultimodalModule, cohort: Cohort, positions: NDArray[n
         None if size[0] is None else torch.cat(size),
         None if coverage[0] is None else torch.cat(coverage),
     )
+
+
+def respond(response: Response, location: Tensor, unknowns: Unknowns, n_draws: int) -> tuple[Distribution, Unknowns]:
+    """Distribution around predictions ``(K or 1, B, p)``, and the unknowns with library sizes that suit them."""
+    if unknowns.sizes is not None:
+        size = response.conditioned(unknowns.sizes, location.to(unknowns.sizes.size))
+        unknowns = unknowns._replace(sizes=unknowns.sizes._replace(size=size))
+    return response(location, unknowns.size, n_draws), unknowns
+
+
+def read_size_scores(
+    module: MultimodalModule, cohort: Cohort, positions: NDArray[np.intp], target: int
+) -> Tensor | None:
+    """``(n,)`` where the library sizes of samples that all have an assay lie in their prior; ``None`` without sizes."""
+    name = module.modalities[target]
+    if not module.likelihoods.of(name).uses_size:
+        return None
+    scores = []
+    for start in range(0, max(len(positions), 1), CHUNK):
+        batch = cohort.batch(positions[start : start + CHUNK]).to(module.device)
+        codes = module.batch_codes(batch, name)[batch.rows[name]]
+        scores.append(module.size_priors.of(name).score(batch.size[name], codes))
+    return torch.cat(scores)
 
 
 def _inputs(module: MultimodalModule, batch: Batch, modality: str, *, missing: float = 0.0) -> Float32:

@@ -74,6 +74,8 @@ class Scored(NamedTuple):
     """The truth on the encoders' scale."""
     standardised_mean: Float32
     """Mean of the draws on that scale, the library size given."""
+    normalized_mean: Float32
+    """Predictive mean at the median library size, where there are library sizes and the CRPS was asked for."""
     crps: Float32 | None
     """On the encoders' scale, the library size given; ``None`` if not asked for."""
     discrete: bool = False
@@ -158,9 +160,12 @@ def _score_rows(
     found |= {
         "conformity": torch.from_numpy(conformity).to(truth),
         "standardised": likelihood.encode_transform(observed),
+        "normalized_mean": mean,
     }
     if with_crps:
         if likelihood.uses_size:
+            at_median = draw_unknowns(module, batch, name, nothing, FEWER_DRAWS, scale="normalized")
+            found["normalized_mean"] = part.predict(rows, batch, at_median, FEWER_DRAWS).mean.mean(0)
             unknowns = draw_unknowns(module, batch, name, ~nothing, DRAWS)
             draws = part.predict(rows, batch, unknowns, DRAWS).sample()
         moved = on_encoder_scale(likelihood, draws, observed)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch.distributions import Distribution
 
 from omicvae.data import Batch, Cohort
-from omicvae.model._closed_form import ClosedForm, Crossed, read_observed
+from omicvae.model._closed_form import ClosedForm, Crossed, read_observed, respond
 from omicvae.model._held_out import HELD, Part, on_encoder_scale
 from omicvae.module import MultimodalModule
 from omicvae.module._prediction import Unknowns, draw_unknowns, predictive_distribution
@@ -125,7 +125,7 @@ class MomentBackbone:
     ) -> Distribution | None:
         """Predictive distribution of samples that all have ``sources``; ``None`` where no closed form covers them."""
         closed = self.closed.distribution(batch, sources, target, unknowns, n_draws)
-        return None if closed is None else self._mixed(closed, batch, sources, target, unknowns, n_draws)
+        return None if closed is None else self._mixed(closed[0], batch, sources, target, closed[1], n_draws)
 
     def _mixed(
         self,
@@ -188,7 +188,7 @@ class MomentBackbone:
             at = rows[chosen]
             response = responses[of_row[at[0]]][1]
             prediction = crossed.prediction[torch.from_numpy(at)].unsqueeze(0)
-            closed = response(prediction, unknowns.size, n_draws)
+            closed, unknowns = respond(response, prediction, unknowns, n_draws)
             return self._mixed(closed, batch, sources, target, unknowns, n_draws)
 
         return Part(crossed.positions[rows], crossed.folds[rows], sources, target, predict)

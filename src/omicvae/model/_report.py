@@ -233,6 +233,7 @@ def held_out_anndata(model: CalibrationMixin, modality: str, scored: list[Scored
     limits = [intervals_of(model, modality, k, level) for k in known]
     layers = {
         "imputed": [s.mean for s in scored],
+        "imputed_normalized": [s.normalized_mean for s in scored],
         "imputed_sd": [s.sd for s in scored],
         "imputed_lower": [low for low, _ in limits],
         "imputed_upper": [high for _, high in limits],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from omicvae.data import Batch
-from omicvae.nn import Covariates
+from omicvae.nn import Covariates, DrawnSizes
 
 if TYPE_CHECKING:
     from omicvae.module._base import MultimodalModule
@@ -40,8 +41,13 @@ class Unknowns(NamedTuple):
 
     design: Tensor | None
     """(K, B, c) covariates of the target."""
-    size: Tensor | None
-    """(K, B) library sizes of the target."""
+    sizes: DrawnSizes | None
+    """Library sizes of the target."""
+
+    @property
+    def size(self) -> Tensor | None:
+        """``(K, B)`` library sizes of the target."""
+        return None if self.sizes is None else self.sizes.size
 
 
 def draw_unknowns(
@@ -136,17 +142,23 @@ def _sizes(
     codes: dict[str, Tensor],
     n_draws: int,
     scale: str,
-) -> Tensor | None:
-    """``(K, B)`` library sizes: the sample's own where its assay is conditioned on, drawn from the prior elsewhere."""
+) -> DrawnSizes | None:
+    """Library sizes: the sample's own where its assay is conditioned on, drawn from the prior elsewhere."""
     if not module.likelihoods.of(target).uses_size:
         return None
     prior = module.size_priors.of(target)
+    nothing = torch.zeros(n_draws, batch.n_samples, device=known.device)
     if scale == "normalized":
-        return prior.median.expand(n_draws, batch.n_samples)
-    batches = [c for name, c in codes.items() if not name.startswith("cat_")]
-    drawn = prior.sample(batches[0] if batches else torch.zeros_like(known, dtype=torch.int64).expand(n_draws, -1))
-    own = torch.ones(batch.n_samples, device=drawn.device).index_copy(0, batch.rows[target], batch.size[target])
-    return torch.where(known, own, drawn)
+        return DrawnSizes(prior.median.expand_as(nothing), nothing, nothing)
+    drawn = prior.sample(batch_codes(codes, nothing.long()))
+    own = torch.ones_like(nothing[0]).index_copy(0, batch.rows[target], batch.size[target])
+    return DrawnSizes(*(torch.where(known, a, b) for a, b in zip((own, nothing, nothing), drawn, strict=True)))
+
+
+def batch_codes(codes: Mapping[str, Tensor], without: Tensor) -> Tensor:
+    """Codes of the batch covariate, or ``without`` one."""
+    found = [c for name, c in codes.items() if not name.startswith("cat_")]
+    return found[0] if found else without
 
 
 def moments_of(distribution: Distribution) -> Moments:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-COMPONENTS = 10
-"""Principal components of the predictions in which samples are compared."""
-RIDGE = 1.0
+from omicvae.nn._code_regression import CodeRegression
+
 PRIOR_SAMPLES = 20.0  # how strongly the slope of a feature's log variance is held at 0
 LEAST_SAMPLES = 20
 NEWTON_STEPS = 12
-STEEPEST = 1.5  # factor on the kernel regression, which shrinks
-NOISE = 2.0  # squared standard errors of a correlation that are put down to chance
 FARTHEST = 3.0  # standard deviations beyond which a prediction counts as this far
 LARGEST = 4.0
 
@@ -28,9 +25,8 @@ class ResidualScale(nn.Module):
         \log h_{ij}^2 = s(t_i) + b_j v_{ij},
 
     with :math:`t_i` the leading principal components of the predictions and :math:`v_{ij}` the standardised prediction.
-    :math:`s` is a kernel regression of the logarithm of a sample's mean squared residual, as steep as its leave-one-out
-    predictions warrant (0 where they tell nothing); :math:`b_j` has the largest Gaussian likelihood, held at 0 by a
-    prior.
+    :math:`s` is a :class:`CodeRegression` of the logarithm of a sample's mean squared residual; :math:`b_j` has the
+    largest Gaussian likelihood, held at 0 by a prior.
 
     Parameters
     ----------
@@ -41,18 +37,13 @@ class ResidualScale(nn.Module):
     center: Tensor
     spread: Tensor
     slope: Tensor
-    axes: Tensor
-    landmarks: Tensor
-    coefficients: Tensor
 
     def __init__(self, n_vars: int) -> None:
         super().__init__()
         self.register_buffer("center", torch.zeros(n_vars))
         self.register_buffer("spread", torch.ones(n_vars))
         self.register_buffer("slope", torch.zeros(n_vars))
-        self.register_buffer("axes", torch.zeros(n_vars, 0))
-        self.register_buffer("landmarks", torch.zeros(0, 0))
-        self.register_buffer("coefficients", torch.zeros(0))
+        self.samples = CodeRegression(n_vars)
 
     @torch.no_grad()
     def fit(self, prediction: Tensor, residual: Tensor, taking_part: Tensor) -> ResidualScale:
@@ -81,59 +72,19 @@ class ResidualScale(nn.Module):
         deviation = prediction.std(0)
         self.spread.copy_(torch.where(deviation > 1e-6, deviation, torch.inf))
         total = squared.nansum(1) / count
-        self._fit_samples(prediction, (total + 1e-3).log())
-        squared = squared / self._of_samples(prediction).exp()[:, None]
+        self.samples.fit(prediction, (total + 1e-3).log())
+        squared = squared / self.samples(prediction).exp()[:, None]
         slope = _log_variance_slopes(self._standardised(prediction), squared)
         self.slope.copy_(torch.where(taking_part, slope, 0.0))
         return self
-
-    def _fit_samples(self, prediction: Tensor, target: Tensor) -> None:
-        """Kernel ridge regression of ``target`` ``(n,)``."""
-        centred = prediction - prediction.mean(0)
-        _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
-        axes = axes[: min(COMPONENTS, int((sizes > 1e-6 * sizes[0].clamp_min(1e-30)).sum()))].mT
-        typical = (centred @ axes).square().sum(1).mean().sqrt()
-        if axes.shape[1] == 0 or not float(typical) > 1e-6:
-            return
-        self.axes = (axes / typical).float()
-        self.landmarks = self._codes(prediction)
-        kernel = _kernel(self.landmarks, self.landmarks)
-        inverse = torch.linalg.inv(kernel + RIDGE * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device))
-        centred = target - target.mean()
-        # Leave-one-out residuals of a ridge regression: those of the fit, divided by 1 - leverage.
-        left_out = centred - inverse @ centred / inverse.diagonal()
-        self.coefficients = _warranted_slope(left_out, centred) * (inverse @ centred)
-
-    def _codes(self, prediction: Tensor) -> Tensor:
-        return (prediction - self.center).to(self.axes) @ self.axes
-
-    def _of_samples(self, prediction: Tensor) -> Tensor:
-        """``(...)`` :math:`s`."""
-        if len(self.coefficients) == 0:
-            return prediction.new_zeros(prediction.shape[:-1])
-        return (_kernel(self._codes(prediction), self.landmarks) @ self.coefficients).to(prediction)
 
     def _standardised(self, prediction: Tensor) -> Tensor:
         return ((prediction - self.center) / self.spread).clamp(-FARTHEST, FARTHEST)
 
     def forward(self, prediction: Tensor) -> Tensor:
         """Factor ``(..., p)`` for predictions ``(..., p)``."""
-        log_variance = self._of_samples(prediction)[..., None] + self.slope * self._standardised(prediction)
+        log_variance = self.samples(prediction)[..., None] + self.slope * self._standardised(prediction)
         return (0.5 * log_variance).exp().clamp(1 / LARGEST, LARGEST)
-
-
-def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    """Gaussian kernel of codes whose mean squared norm is 1."""
-    return (-0.5 * torch.cdist(a.double(), b.double()).square()).exp()
-
-
-def _warranted_slope(predicted: Tensor, target: Tensor) -> Tensor:
-    """Slope of centred ``target`` on held-out predictions of it, shrunk by what chance would give."""
-    predicted = predicted - predicted.mean()
-    own, cross = predicted.square().sum(), (predicted * target).sum()
-    explained = cross.square() / (own * target.square().sum()).clamp_min(1e-30)  # squared correlation
-    certain = (1 - NOISE / (len(target) * explained).clamp_min(1e-30)).clamp_min(0)
-    return certain * (cross / own.clamp_min(1e-30)).clamp(0, STEEPEST)
 
 
 def _log_variance_slopes(v: Tensor, squared: Tensor) -> Tensor:

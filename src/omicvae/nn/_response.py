@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Beta, Distribution
 
+from omicvae.nn._code_regression import CodeRegression
 from omicvae.nn._mixtures import ByFeature, TransformedResiduals
 from omicvae.nn._residual_scale import ResidualScale
+from omicvae.nn._size_prior import DrawnSizes
 from omicvae.nn.likelihoods import Likelihood, NegativeBinomialCounts, Observed
 
 GRID = 41
@@ -21,6 +23,7 @@ ROWS = 1000  # samples from which a response is fitted; more tell nothing new ab
 NEWTON_STEPS = 6
 PRIOR_SAMPLES = 2.0  # how strongly the slope of the link is held at 1 and its intercept at 0
 LEAST_DEVIATION = 1e-3
+LEAST_SIZES = 50  # library sizes from which on they are told from the prediction
 LEAST_SHARE = 0.05  # of the average rate or probability: what a prediction below it is raised to
 LOG_THETA = (math.log(1e-2), math.log(1e4))
 LEAST_COUNT = 3.0  # expected counts below which a residual on a transformed scale makes no sense
@@ -67,6 +70,7 @@ class Response(nn.Module):
         p = likelihood.n_vars
         self.constant_scale = constant_scale
         self.scale = ResidualScale(p)
+        self.log_size = CodeRegression(p)
         self._likelihood = [likelihood]  # not a submodule: it belongs to the model
         self.family = likelihood.response_family
         self.register_buffer("deviation", torch.ones(p))
@@ -85,8 +89,17 @@ class Response(nn.Module):
     # ------------------------------------------------------------------ fit
 
     @torch.no_grad()
-    def fit(self, prediction: Tensor, observed: Observed) -> Response:
+    def fit(self, prediction: Tensor, observed: Observed, size_score: Tensor | None = None) -> Response:
         """Fit to predictions ``(n, p)`` of samples that the predictor was not fitted on.
+
+        Parameters
+        ----------
+        prediction
+            ``(n, p)``
+        observed
+            The values of these samples.
+        size_score
+            ``(n,)`` logarithms of their library sizes, in prior standard deviations from the prior mean.
 
         Returns
         -------
@@ -96,6 +109,8 @@ class Response(nn.Module):
             return self
         keep = spread_rows(len(prediction))
         prediction, observed = prediction[keep], observed.take(keep)
+        if size_score is not None and len(keep) >= LEAST_SIZES and not self.constant_scale:
+            self.log_size.fit(prediction, size_score[keep])
         measured = self.likelihood.measured(observed)
         residual = torch.where(measured, self.likelihood.encode_transform(observed) - prediction, torch.nan)
         self._fit_residuals(prediction, residual)
@@ -113,8 +128,8 @@ class Response(nn.Module):
         Itself.
         """
         for name, value in arrays.items():
-            owner = self.scale if name.startswith("scale.") else self
-            setattr(owner, name.removeprefix("scale."), value)
+            owner, _, field = name.rpartition(".")
+            setattr(self.get_submodule(owner), field, value)
         return self
 
     def _fit_residuals(self, prediction: Tensor, residual: Tensor) -> None:
@@ -248,6 +263,23 @@ class Response(nn.Module):
         return self._few(prediction) | (rate >= mass.clamp_min(1e-12).log().sum(0))
 
     # ------------------------------------------------------------------ predict
+
+    def conditioned(self, sizes: DrawnSizes, prediction: Tensor) -> Tensor:
+        """``(K, B)`` library sizes as they are to be expected beside a prediction, instead of from the prior.
+
+        Cells of one type, and tumours of one kind, have sizes that are more alike than those of all samples.
+
+        Parameters
+        ----------
+        sizes
+            Drawn from the prior.
+        prediction
+            ``(K or 1, B, p)`` on the encoders' scale.
+        """
+        if len(self.log_size.coefficients) == 0:
+            return sizes.size
+        narrower = (self.log_size.residual - 1) * sizes.score
+        return sizes.size * (sizes.deviation * (self.log_size(prediction) + narrower)).exp()
 
     def _link(self, prediction: Tensor) -> Tensor:
         """The prediction on the scale of the rate's linear predictor."""

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 LEAST_SAMPLES = 5  # a batch with fewer training samples borrows the distribution of all batches
+
+
+class DrawnSizes(NamedTuple):
+    """Library sizes, and where in their prior they lie; all ``(K, B)``."""
+
+    size: Tensor
+    score: Tensor
+    """Logarithm in prior standard deviations from the prior mean; 0 where the size was not drawn."""
+    deviation: Tensor
+    """Prior standard deviation of the logarithm; 0 where the size was not drawn."""
 
 
 class SizePrior(nn.Module):
@@ -47,6 +58,12 @@ class SizePrior(nn.Module):
             self.deviation[batch] = own.std(correction=1) if enough else overall[1]
         self.median.copy_(log_size.median().exp())
 
-    def sample(self, codes: Tensor) -> Tensor:
+    def sample(self, codes: Tensor) -> DrawnSizes:
         """Draw a size for every entry of ``codes`` (known batches, any shape)."""
-        return (self.mean[codes] + self.deviation[codes] * torch.randn(codes.shape, device=codes.device)).exp()
+        score, deviation = torch.randn(codes.shape, device=codes.device), self.deviation[codes]
+        return DrawnSizes((self.mean[codes] + deviation * score).exp(), score, deviation)
+
+    def score(self, size: Tensor, codes: Tensor) -> Tensor:
+        """Logarithms of sizes in standard deviations from the mean of their batch; code -1 counts as the first."""
+        codes = codes.clamp_min(0)
+        return (size.clamp_min(1e-30).log() - self.mean[codes]) / self.deviation[codes].clamp_min(1e-6)

@@ -54,7 +54,7 @@ class Measurements:
         k, n = z.shape[:2]
         nothing = torch.zeros(self.batch.n_samples, dtype=torch.bool, device=z.device)
         unknowns = draw_unknowns(self.module, self.batch, self.name, nothing, k, scale="normalized")
-        design, size = (None if v is None else v[:, self.rows[chosen]] for v in unknowns)
+        design, size = (None if v is None else v[:, self.rows[chosen]] for v in (unknowns.design, unknowns.size))
         noise = torch.full((k, n), self.module.predictive_route(False), device=z.device)
         eta = self.module.decode(self.name, z, design, noise)
         x = self.likelihood(eta, noise=noise, size=size, coverage=self.coverage).sample().flatten(0, 1)

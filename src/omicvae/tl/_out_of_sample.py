@@ -7,20 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from mudata import MuData
 from numpy.typing import NDArray
 
 from omicvae.data import Cohort
 from omicvae.model._model import Model
-from omicvae.module._prediction import draw_unknowns
 
 Float32 = NDArray[np.float32]
 Positions = NDArray[np.intp]
 
 ROWS = 4096  # samples read at a time
 HELD = 2**26  # numbers drawn at a time: all features of a sample, whichever are asked for
-SIZES = 200  # library sizes drawn to know their mean
 COMPARED = 500  # measured samples that the predictor's noise is averaged over
 
 
@@ -105,9 +102,10 @@ def predicted_means(request: Request, positions: Positions) -> Float32:
         features=request.features,
         given=request.given,
         level=None,
+        scale="normalized",
         batch_size=request.batch_size,
     )
-    return analysis_scale(request, found.X, _expected_size(request, positions))
+    return analysis_scale(request, found.X, _median_sizes(request, len(positions)))
 
 
 def held_out_predictions(request: Request) -> Predicted | None:
@@ -118,9 +116,9 @@ def held_out_predictions(request: Request) -> Predicted | None:
     except RuntimeError:
         return None
     positions = own.cohort.obs_names.get_indexer(held.obs_names).astype(np.intp)
-    imputed = np.asarray(held.layers["imputed"], np.float32)[:, request.columns]
+    imputed = np.asarray(held.layers["imputed_normalized"], np.float32)[:, request.columns]
     values = measured_values(own, positions)
-    return Predicted(held.obs_names, values, analysis_scale(own, imputed, _expected_size(own, positions)))
+    return Predicted(held.obs_names, values, analysis_scale(own, imputed, _median_sizes(own, len(positions))))
 
 
 def predictive_noise(request: Request, positions: Positions, n_draws: int) -> Iterator[tuple[slice, Float32]]:
@@ -163,15 +161,6 @@ def _median(request: Request) -> float:
     return float(request.model.module.size_priors.of(request.modality).median)
 
 
-@torch.inference_mode()
-def _expected_size(request: Request, positions: Positions) -> Float32 | None:
-    """``(n,)`` library size that a predicted count stands for: the mean of those that could have been."""
-    if not _uses_size(request):
-        return None
-    sizes = [torch.zeros(0)]
-    for batch in request.model._batches(request.cohort, positions, request.batch_size):
-        nothing = torch.zeros(batch.n_samples, dtype=torch.bool, device=request.model.module.device)
-        unknowns = draw_unknowns(request.model.module, batch, request.modality, nothing, SIZES)
-        assert unknowns.size is not None
-        sizes.append(unknowns.size.mean(0).cpu())
-    return torch.cat(sizes).numpy()
+def _median_sizes(request: Request, n: int) -> Float32 | None:
+    """``(n,)`` library size that predicted counts stand for."""
+    return np.full(n, _median(request), np.float32) if _uses_size(request) else None
