@@ -186,7 +186,7 @@ def test_importance_weighted_bound_equals_the_marginal_likelihood(world, make_sc
     present = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
     batch = make_batch({m: v.float() for m, v in x.items()}, present)
     with torch.no_grad():
-        found = importance_weighted(module, batch, 50)
+        found = importance_weighted(module, batch, 50).log_likelihood
     for i in range(3):
         seen = [k for k in range(M) if present[i, k]]
         load = torch.block_diag(*(world.W[NAMES[k]] for k in seen))

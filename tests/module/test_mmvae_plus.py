@@ -236,7 +236,7 @@ def test_likelihood_is_that_of_every_measured_modality(make_schema, mosaic):
     module = build(make_schema)
     world = LinearWorld(module)
     with torch.no_grad():
-        found = importance_weighted(module, batch, 20_000)
+        found = importance_weighted(module, batch, 20_000).log_likelihood
     for i in range(4):
         has = [m for m, p in zip(NAMES, PRESENT[i], strict=True) if p]
         assert float(found[i] - world.log_evidence(x, i, has)) == pytest.approx(0, abs=0.05)

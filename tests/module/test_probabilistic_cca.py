@@ -95,11 +95,11 @@ def test_marginal_likelihood_and_bound_are_the_density_of_what_was_measured(modu
         if seen.any():
             covariance = W[seen] @ W[seen].mT + torch.diag(psi[seen])
             expected[i] = torch.distributions.MultivariateNormal(mu[seen], covariance).log_prob(x[i][seen])
-    torch.testing.assert_close(module.marginal_log_likelihood(batch), expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(module.likelihood_terms(batch, 1).log_likelihood, expected, atol=1e-4, rtol=1e-5)
     terms, divergence = module.elbo(batch)
     torch.testing.assert_close((sum(terms.values()) - divergence).double(), expected, atol=1e-3, rtol=1e-4)
     with torch.inference_mode():
-        torch.testing.assert_close(module.marginal_log_likelihood(batch), expected, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(module.likelihood_terms(batch, 1).log_likelihood, expected, atol=1e-4, rtol=1e-5)
 
 
 def test_posteriors_do_not_depend_on_company(module, batch, make_batch):
@@ -125,7 +125,9 @@ def test_a_state_dict_brings_its_number_of_factors(module, batch, make_schema):
     assert other.n_factors == 0
     other.load_state_dict(module.state_dict())
     assert other.n_factors == K
-    torch.testing.assert_close(other.marginal_log_likelihood(batch), module.marginal_log_likelihood(batch))
+    torch.testing.assert_close(
+        other.likelihood_terms(batch, 1).log_likelihood, module.likelihood_terms(batch, 1).log_likelihood
+    )
     with pytest.raises(RuntimeError, match="size mismatch"):
         ProbabilisticCCAModule(make_schema({**WIDTHS, "rna": 7})).load_state_dict(module.state_dict())
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from omicvae.model._base import Indices, MultimodalModel
 from omicvae.model._sizes import whole_number
-from omicvae.module._bounds import importance_weighted
 
 KINDS = ("joint", "shared", "private")
 
@@ -156,7 +155,11 @@ class LatentMixin(MultimodalModel):
         """Importance-weighted estimate of the log-likelihood of what was measured, mean over samples.
 
         A lower bound in expectation that tightens with ``n_samples``; the proposal is the posterior given everything
-        measured. Its value does not depend on the batch size.
+        measured. Its value does not depend on the batch size. In the units of the registered values; sample by sample,
+        of some assays, or given others, see :mod:`omicvae.metrics`.
+
+        :class:`~omicvae.model.ProbabilisticCCA` gives the exact value at the posterior mean of its weights, without
+        drawing anything; for counts, 0/1 values and reads, the density of their transformed, standardised values.
 
         References
         ----------
@@ -167,7 +170,7 @@ class LatentMixin(MultimodalModel):
         total, n = 0.0, 0
         cohort = self._cohort(mdata)
         for batch in self._batches(cohort, self._positions(cohort, indices), batch_size):
-            total += float(importance_weighted(self.module, batch, n_samples).sum())
+            total += float(self.module.likelihood_terms(batch, n_samples).log_likelihood.sum())
             n += batch.n_samples
         return total / n if n else float("nan")
 

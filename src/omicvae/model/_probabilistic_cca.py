@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 
 from omicvae.data import Batch, PatternSplitter
 from omicvae.data._validate import nearest
-from omicvae.model._base import Indices, MultimodalModel
+from omicvae.model._base import MultimodalModel
 from omicvae.model._closed_form import read_blocks
 from omicvae.model._factor_backbone import FactorBackbone, LatentDraws
 from omicvae.model._held_out import Part
@@ -204,28 +204,6 @@ class ProbabilisticCCA(Model):
         moved = distribution.latent_share * found["sd_noise"].square()
         sd_latent = (found["sd_latent"].square() + moved).sqrt()
         return {**found, "sd_latent": sd_latent, "sd_noise": (found["sd_noise"].square() - moved).sqrt()}
-
-    @torch.inference_mode()
-    def get_marginal_ll(
-        self,
-        mdata: MuData | None = None,
-        *,
-        indices: Indices | None = None,
-        n_samples: int = 1000,
-        batch_size: int | None = None,
-    ) -> float:
-        """Exact log-likelihood of what was measured, mean over samples, at the posterior mean of the weights.
-
-        Continuous values: in the units of the registered layer. Counts, 0/1 values and reads: density of their
-        transformed, standardised values. ``n_samples`` has no effect: nothing is sampled.
-        """
-        self._require_training()
-        total, n = 0.0, 0
-        cohort = self._cohort(mdata)
-        for batch in self._batches(cohort, self._positions(cohort, indices), batch_size):
-            total += float(self.module.marginal_log_likelihood(batch).sum())
-            n += batch.n_samples
-        return total / n if n else float("nan")
 
     @property
     def latent_names(self) -> Mapping[str, Sequence[str]]:

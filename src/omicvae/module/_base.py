@@ -11,7 +11,7 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor, nn
 
 from omicvae.data import Batch, ModalitySchema, Schema
-from omicvae.module._records import Evidence, LatentPosterior, Pass, Readout, Step, scatter_rows
+from omicvae.module._records import Evidence, LatentPosterior, LikelihoodTerms, Pass, Readout, Step, scatter_rows
 from omicvae.nn import Covariates, Decoder, Design, NetworkConfig, SizePrior
 from omicvae.nn.likelihoods import CROSS, OWN, Likelihood, Observed, make_likelihood
 
@@ -111,6 +111,12 @@ class MultimodalModule(BaseModuleClass):
     @abstractmethod
     def readout(self, kind: str, modality: str | None) -> Readout:
         """How a reported latent is read off the module's latents."""
+
+    def proposal(
+        self, evidence: dict[str, Evidence], batch: Batch, targets: Tensor, given: Tensor | None
+    ) -> LatentPosterior:
+        """What latents are drawn from to score ``targets``, by themselves or given others, both ``(B, M)``: all is seen."""
+        return self.posterior(evidence, batch, targets if given is None else given | targets)
 
     def predictive_route(self, target_is_source: bool) -> int:
         """Noise scale of a prediction: own if the target itself was conditioned on, else cross."""
@@ -281,6 +287,14 @@ class MultimodalModule(BaseModuleClass):
         """:meth:`elbo_terms` of a minibatch, without the passes that are not part of it."""
         passes = [p for p in self.passes(self.encode(batch), batch, 1.0) if p.elbo_weight is not None]
         return self.elbo_terms(passes, self.log_likelihoods(passes, batch), batch)
+
+    def likelihood_terms(
+        self, batch: Batch, n_samples: int, *, targets: Tensor | None = None, given: Tensor | None = None
+    ) -> LikelihoodTerms:
+        """Log-likelihood of assays, by themselves or given others: :func:`omicvae.module._bounds.importance_weighted`."""
+        from omicvae.module._bounds import importance_weighted
+
+        return importance_weighted(self, batch, n_samples, targets=targets, given=given)
 
     # ------------------------------------------------------------------ training statistics
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -54,6 +56,12 @@ class MixturePosterior(LatentPosterior):
         shared = location + scale * self.family.noise(location)
         like = self.private.location.expand(n_samples, -1, -1)
         return torch.cat([shared, like + self.private.scale * self.family.noise(like) * self.free], -1)
+
+    def with_private_of(self, other: MixturePosterior) -> MixturePosterior:
+        """The same shared latents with another posterior's private ones."""
+        found = copy(self)
+        found.private, found.free = other.private, other.free
+        return found
 
     def shared_log_prob(self, value: Tensor) -> Tensor:
         """``(n, B)`` log density of the mixture at shared latents ``(n, B, d)``."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from omicvae.data import Batch, Schema
 from omicvae.module._base import MultimodalModule, PerModality
 from omicvae.module._covae import GaussianPosterior
-from omicvae.module._records import Pass, Readout
+from omicvae.module._records import LikelihoodTerms, Pass, Readout
 from omicvae.nn import NetworkConfig
 from omicvae.nn.likelihoods import Likelihood, Observed
 from omicvae.stats.factor_predictor import FactorModel
@@ -23,6 +23,7 @@ from omicvae.stats.probabilistic_cca import (
     Weights,
     complete_covariance,
     evidence,
+    expected_log_density,
     expected_log_likelihood,
     find_gaps,
     posterior,
@@ -225,13 +226,24 @@ class ProbabilisticCCAModule(MultimodalModule):
             terms[m] = packed.new_zeros(batch.n_samples).index_copy(0, batch.rows[m], packed).float()
         return terms, q.divergence().float()
 
-    def marginal_log_likelihood(self, batch: Batch) -> Tensor:
-        """``(B,)`` exact log-likelihood of what was measured, at the posterior mean of the weights; units as in :meth:`elbo`."""
+    def likelihood_terms(
+        self, batch: Batch, n_samples: int, *, targets: Tensor | None = None, given: Tensor | None = None
+    ) -> LikelihoodTerms:
+        """Exact log-likelihood at the posterior mean of the weights; nothing is drawn. Units as in :meth:`elbo`."""
+        sources = torch.zeros_like(batch.present) if given is None else given & batch.present
+        scored = (batch.present if targets is None else targets & batch.present) & ~sources
         found = {m: self._evidence(batch, m, self.weights(m).plug_in()) for m in self.modalities}
-        total = self.factors(found, batch, batch.present).log_evidence
-        for m in self.modalities:
-            total = total.index_add(0, batch.rows[m], self._log_jacobian(batch, m))
-        return total
+        before, after = self.factors(found, batch, sources), self.factors(found, batch, sources | scored)
+        total = after.log_evidence - before.log_evidence
+        reconstruction = torch.zeros_like(total)
+        for i, m in enumerate(self.modalities):
+            rows, wanted = batch.rows[m], scored[batch.rows[m], i]
+            jacobian = self._log_jacobian(batch, m) * wanted
+            fit = expected_log_likelihood(found[m], rows, after) * wanted
+            total = total.index_add(0, rows, jacobian)
+            reconstruction = reconstruction.index_add(0, rows, fit + jacobian)
+        prior, posterior = (expected_log_density(q, after) for q in (before, after))
+        return LikelihoodTerms(total, reconstruction, prior, posterior, torch.full_like(total, torch.inf))
 
     def _log_jacobian(self, batch: Batch, modality: str) -> Tensor:
         """``(n_m,)`` log derivative of the transformed values by the measured ones; 0 for discrete values."""

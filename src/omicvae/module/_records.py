@@ -75,6 +75,28 @@ class Readout(NamedTuple):
     """(D,)"""
 
 
+class LikelihoodTerms(NamedTuple):
+    r"""Log-likelihood of ``B`` samples and what it is made of (appendix C of :cite:t:`caretti2026covae`).
+
+    Expectations are over the posterior that is the proposal, so that
+
+    .. math:: \log p = \text{reconstruction} + \text{prior} - \text{posterior} + \text{gap},
+
+    with a gap that is 0 where the posterior is exact.
+    """
+
+    log_likelihood: Tensor
+    """(B,) float64."""
+    reconstruction: Tensor
+    """(B,) expected log-likelihood of what is scored, at the latents."""
+    prior: Tensor
+    """(B,) expected log density of the latents before it was seen."""
+    posterior: Tensor
+    """(B,) expected log density of the latents after it was seen: their negative entropy."""
+    effective_draws: Tensor
+    """(B,) draws that the estimate rests on, ``(sum w)**2 / sum w**2`` of the importance weights; infinite where exact."""
+
+
 class Step(NamedTuple):
     """What one minibatch contributes to training."""
 

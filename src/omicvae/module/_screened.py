@@ -130,6 +130,10 @@ class ScreenedModule(MMVAEPlusPlusModule):
             self.shared_encoders.eval()
         return self
 
+    @property
+    def decodes_private_across(self) -> bool:
+        return False
+
     def passes(self, evidence: dict[str, Evidence], batch: Batch, progress: float) -> list[Pass]:
         """Those of MMVAE++; in the first stage without the private latents' divergence."""
         if self.first_stage:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from omicvae.data import Batch, Schema
 from omicvae.module._base import MultimodalModule, PerModality, dense
 from omicvae.module._mixture import MixturePosterior
-from omicvae.module._records import Evidence, Pass, Readout
+from omicvae.module._records import Evidence, LatentPosterior, Pass, Readout
 from omicvae.nn import Encoder, NetworkConfig
 from omicvae.stats.gaussian import block_slices
 from omicvae.stats.location_scale import FAMILIES, FamilyName
@@ -137,6 +137,22 @@ class SharedPrivateModule(MultimodalModule):
             -1,
         )
         return MixturePosterior(shared, used, private, free, self.family)
+
+    @property
+    def decodes_private_across(self) -> bool:
+        """Whether a prediction depends on private latents of its target."""
+        return self.private == "prior"
+
+    def proposal(
+        self, evidence: dict[str, Evidence], batch: Batch, targets: Tensor, given: Tensor | None
+    ) -> LatentPosterior:
+        """Private latents that predictions do not depend on are left as they are before the targets are seen."""
+        after = super().proposal(evidence, batch, targets, given)
+        if self.decodes_private_across or given is None:
+            return after
+        before = self.posterior(evidence, batch, given)
+        assert isinstance(after, MixturePosterior) and isinstance(before, MixturePosterior)
+        return after.with_private_of(before)
 
     # ------------------------------------------------------------------ layout
 

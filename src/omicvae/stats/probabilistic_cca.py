@@ -263,6 +263,17 @@ def expected_log_likelihood(found: Evidence, rows: Tensor, q: Posterior) -> Tens
     return found.constant + (found.information * mean).sum(1) - 0.5 * (quadratic + traces[inverse])
 
 
+def expected_log_density(p: Posterior, q: Posterior) -> Tensor:
+    """``(n,)`` expected log density of the factors under ``p`` where they are distributed as ``q``: the negative cross-entropy."""
+    L = p.tril[p.pattern]
+    offset = ((q.mean - p.mean).unsqueeze(1) @ L).square().sum((1, 2))
+    pairs, inverse = torch.unique(torch.stack([p.pattern, q.pattern], 1), dim=0, return_inverse=True)
+    traces = [((p.tril[a] @ p.tril[a].mT) * q.covariance[b]).sum() for a, b in pairs.tolist()]
+    trace = torch.stack(traces)[inverse] if traces else q.mean.sum(1)
+    logdet = 2 * torch.diagonal(L, dim1=1, dim2=2).log().sum(1)
+    return 0.5 * (logdet - trace - offset - q.mean.shape[1] * math.log(2 * math.pi))
+
+
 def predict(weights: Weights, q: Posterior) -> tuple[Tensor, Tensor]:
     """Mean and variance ``(n, p)`` of a new measurement of a modality, given the posterior of the factors.
 
