@@ -18,6 +18,7 @@ BELOW: dict[str, set[str]] = {
     "module": {"data", "nn", "stats"},
     "train": {"data", "module", "stats"},
     "model": {"data", "module", "nn", "stats", "train"},
+    "metrics": {"data", "model", "module", "nn", "stats"},
     "tl": {"data", "model", "module", "nn", "stats"},
     "pl": {"data", "model", "stats", "tl"},
 }

@@ -84,7 +84,8 @@ def _combine(found: Tensor, n_before: int) -> LikelihoodTerms:
     weights = reconstruction + prior - density
     total = torch.logsumexp(weights, 0)
     effective = (2 * total - torch.logsumexp(2 * weights, 0)).exp()
-    return LikelihoodTerms(total - math.log(S), *found[:, : S - n_before].mean(1), effective)
+    means = found[:, : S - n_before].mean(1)
+    return LikelihoodTerms(total - math.log(S), means[0], means[1], means[2], effective)
 
 
 def log_likelihood(module: MultimodalModule, batch: Batch, z: Tensor, targets: Tensor, noise: int) -> Tensor:

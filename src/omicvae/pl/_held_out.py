@@ -10,8 +10,8 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from omicvae.data._validate import nearest
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
-from omicvae.tl._arguments import check_model
 
 logger = logging.getLogger("omicvae")
 

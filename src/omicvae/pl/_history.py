@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from omicvae.data._validate import nearest
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
 from omicvae.pl._figure import GREY, canvas, legend_above, style, tidy
-from omicvae.tl._arguments import check_model
 
 MODES: dict[str, Literal["-", "--"]] = {"train": "--", "validation": "-"}
 BURN_IN = 0.05  # share of epochs whose height does not stretch the axis

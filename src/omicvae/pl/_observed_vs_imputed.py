@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from omicvae.data._validate import listing, nearest
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
 from omicvae.pl._figure import COLORS, GREY, canvas, legend_beside, tidy
 from omicvae.pl._held_out import Array, layer, measured_beside_predicted
 from omicvae.stats.scores import coverage, r2
-from omicvae.tl._arguments import check_model
 
 BEST = 4  # features shown if none is named
 MOST = 16

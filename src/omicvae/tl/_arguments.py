@@ -19,22 +19,6 @@ def check_data(mdata: MuData, function: str) -> MuData:
     return mdata
 
 
-def check_model(model: Model, function: str) -> Model:
-    """Return ``model``, or raise.
-
-    Raises
-    ------
-    TypeError
-        If it is not a model of :mod:`omicvae.model`.
-    RuntimeError
-        If it is not trained.
-    """
-    if not isinstance(model, Model):
-        raise TypeError(f"{function} expects a model of omicvae.model, got {type(model).__name__}")
-    model._require_training()
-    return model
-
-
 def check_obsm_keys(mdata: MuData, keys: Iterable[str]) -> None:
     """Raise a ValueError if a key of ``mdata.obsm`` would be a bare modality name.
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from omicvae.data import Batch
 from omicvae.model import CoVAE
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
 from omicvae.module import CoVAEModule
 from omicvae.module._base import dense
 from omicvae.stats.assay_value import balanced_normal, explained, partner_draws, posterior_covariance
-from omicvae.tl._arguments import check_model
 from omicvae.tl._measurements import Measurements
 
 COLUMNS = ("obs", "candidate", "target", "sd_now", "sd_then", "reduction")

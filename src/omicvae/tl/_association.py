@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
 from omicvae.data._validate import listing
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
 from omicvae.model._sizes import whole_number
 from omicvae.stats.multiple_imputation import Fit, Pooled, RegressionImputer, estimable, least_squares, pool
-from omicvae.tl._arguments import check_data, check_model
+from omicvae.tl._arguments import check_data
 from omicvae.tl._evidence import Evidence, gather
 from omicvae.tl._groups import REST, Contrast, group_codes, make_contrasts, read_covariates, read_labels
 from omicvae.tl._out_of_sample import Request

@@ -13,9 +13,9 @@ from mudata import MuData
 from numpy.typing import NDArray
 
 from omicvae.data import Cohort
+from omicvae.data._measured import observed_values
 from omicvae.model._model import Model
 from omicvae.model._sizes import whole_number
-from omicvae.tl._held_out import observed_values
 from omicvae.tl._streaming import Block
 
 IMPUTED_LAYERS = {"imputed_sd": "sd", "imputed_lower": "lower", "imputed_upper": "upper"}

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from omicvae.data._measured import observed_values
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
 from omicvae.model._report import calibrated
-from omicvae.tl._arguments import check_model
-from omicvae.tl._held_out import observed_values, samples_to_measure_on
+from omicvae.tl._held_out import samples_to_measure_on
 
 COLUMNS = ["modality", "level", "coverage", "n_values"]
 

@@ -15,8 +15,9 @@ from anndata import AnnData
 from mudata import MuData
 
 from omicvae.data._validate import listing
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
-from omicvae.tl._arguments import check_data, check_model
+from omicvae.tl._arguments import check_data
 from omicvae.tl._blocks import LAYERS, Blocks, reading_once, rows_a_block
 from omicvae.tl._provenance import completed_obs, completed_var, meaning
 from omicvae.tl._streaming import check_target, replacing, stream

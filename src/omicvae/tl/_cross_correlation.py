@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omicvae.model import CoVAE, MMVAEPlusPlus
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
 from omicvae.model._shared_dimensions import N_PERMUTATIONS
 from omicvae.model._sizes import whole_number
 from omicvae.stats.canonical import bootstrap_interval, fixed_direction_correlations, permutation_null
-from omicvae.tl._arguments import check_model
 from omicvae.tl._held_out import samples_to_measure_on
 
 LEAST_SAMPLES = 3  # below, a correlation means nothing

@@ -11,9 +11,10 @@ from mudata import MuData
 from numpy.typing import NDArray
 
 from omicvae.data import modality_rows
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
 from omicvae.nn import NetworkConfig
-from omicvae.tl._arguments import check_data, check_model, check_obsm_keys
+from omicvae.tl._arguments import check_data, check_obsm_keys
 from omicvae.tl._cross_correlation import correlation_table, has_shared_coordinates
 from omicvae.tl._held_out import HeldOut
 from omicvae.tl._trust import check_stem, measured_trust, trust_columns, warn_of_guesses

@@ -1,4 +1,4 @@
-"""Samples a model was not trained on, and what was measured in them."""
+"""Samples a model was not trained on."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from omicvae.data import Cohort
 from omicvae.model._model import Model
-
-CHUNK = 4096  # samples read at a time
 
 
 class HeldOut:
@@ -63,19 +60,3 @@ def samples_to_measure_on(model: Model, indices: object, what: str) -> NDArray[n
         held_out.warn(what)
         return held_out.positions
     return model._positions(model._cohort(None), indices)  # type: ignore[arg-type]
-
-
-def observed_values(cohort: Cohort, modality: str, positions: NDArray[np.intp]) -> NDArray[np.float32]:
-    """``(n, n_vars)`` measured values of samples that have the modality, in the units of an imputed value.
-
-    Where a coverage was registered these are fractions of reads. NaN where an element was not measured.
-    """
-    parts = [np.zeros((0, cohort.schema[modality].n_vars), np.float32)]
-    for start in range(0, len(positions), CHUNK):
-        batch = cohort.batch(positions[start : start + CHUNK])
-        values = batch.x[modality]
-        if modality in batch.coverage:
-            reads = batch.coverage[modality]
-            values = (values / reads).where(reads > 0, float("nan"))
-        parts.append(values.numpy())
-    return np.concatenate(parts)

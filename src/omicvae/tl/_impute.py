@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 from mudata import MuData
 
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
-from omicvae.tl._arguments import check_data, check_model, check_obsm_keys
+from omicvae.tl._arguments import check_data, check_obsm_keys
 
 
 def impute(
