@@ -91,11 +91,11 @@ class TestCrpsOfDraws:
     def test_parts_give_the_same_as_the_whole(self, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
         y, draws = rng.normal(size=(7, 5)), rng.normal(size=(9, 7, 5))
         whole = scores.crps_sample(y, draws)
-        monkeypatch.setattr(scores, "HELD", 27)
+        monkeypatch.setattr("omicvae.stats.scores._arrays.HELD", 27)
         np.testing.assert_allclose(scores.crps_sample(y, draws), whole)
 
     def test_takes_less_memory_than_the_draws(self, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(scores, "HELD", 2**16)
+        monkeypatch.setattr("omicvae.stats.scores._arrays.HELD", 2**16)
         y, draws = np.zeros((500, 200), np.float32), rng.random((40, 500, 200), dtype=np.float32)
         tracemalloc.start()
         scores.crps_sample(y, draws)
@@ -173,7 +173,7 @@ class TestAgreement:
         rng: np.random.Generator,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(scores, "HELD", 3 * 40)  # three features at a time
+        monkeypatch.setattr("omicvae.stats.scores._arrays.HELD", 3 * 40)  # three features at a time
         truth = rng.poisson(1.5, (40, 7)).astype(float) if discrete else rng.normal(size=(40, 7))
         prediction = np.round(0.5 * truth + rng.normal(size=truth.shape), 0 if discrete else 9)
         truth = with_gaps(truth, rng)
