@@ -175,7 +175,7 @@ def _with_enough(x: Features, y: Labels, n_folds: int) -> tuple[Features, Labels
     classes, counts = np.unique(y, return_counts=True)
     rare = classes[counts < n_folds]
     if len(classes) - len(rare) < 2:
-        raise ValueError(f"{len(classes) - len(rare)} classes have at least n_folds={n_folds} samples; two are needed")
+        raise ValueError(f"classes with at least n_folds={n_folds} samples: {len(classes) - len(rare)}; two are needed")
     if len(rare):
         warnings.warn(
             f"{len(rare)} classes with fewer than n_folds={n_folds} samples are left out: {listing(list(rare))}",
