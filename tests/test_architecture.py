@@ -16,7 +16,7 @@ BELOW: dict[str, set[str]] = {
     "data": {"stats"},
     "nn": {"stats"},
     "module": {"data", "nn", "stats"},
-    "train": {"data", "module", "stats"},
+    "train": {"data", "module", "nn", "stats"},
     "model": {"data", "module", "nn", "stats", "train"},
     "metrics": {"data", "model", "module", "nn", "stats"},
     "tl": {"data", "model", "module", "nn", "stats"},

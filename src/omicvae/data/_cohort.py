@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omicvae.data._batch import Batch
+from omicvae.data._device_matrix import DeviceDense, DeviceSparse, moved
 from omicvae.data._fields import as_categories
 from omicvae.data._matrix import Matrix, open_matrix
 from omicvae.data._schema import CategorySchema, ModalitySchema, Schema
@@ -86,8 +88,9 @@ class Cohort:
         self._axes = _axes(mdata, schema)
         self._rows = {name: modality_rows(mdata, name) for name in schema.names}
         self.present: NDArray[np.bool_] = np.stack([self._rows[name] >= 0 for name in schema.names], axis=1)
-        self._values: dict[str, Matrix] = {}
-        self._coverage: dict[str, Matrix] = {}
+        self.device = torch.device("cpu")
+        self._values: dict[str, Matrix | DeviceDense | DeviceSparse] = {}
+        self._coverage: dict[str, Matrix | DeviceDense | DeviceSparse] = {}
         self._size: dict[str, Tensor] = {}
         for modality in schema.modalities:
             if modality.name in mdata.mod:
@@ -122,8 +125,31 @@ class Cohort:
     def size(self, modality: str, rows: NDArray[np.intp], values: Tensor) -> Tensor:
         """``(n,)`` size factor of the stored rows: the registered one, else the sum over the registered features."""
         if modality in self._size:
-            return self._size[modality][torch.from_numpy(rows)]
+            return self._size[modality].index_select(0, moved(rows, self.device))
         return values.nansum(1).clamp_min(1.0)
+
+    @property
+    def n_bytes(self) -> int | None:
+        """Size of all values on a device; ``None`` if some are on disk."""
+        held = [m.n_bytes for m in (*self._values.values(), *self._coverage.values()) if isinstance(m, Matrix)]
+        return None if None in held else sum(n for n in held if n is not None)
+
+    def to(self, device: torch.device | str) -> Cohort:
+        """The same samples with all values on ``device``: sparse ones stay sparse there until a batch asks for them.
+
+        Raises
+        ------
+        TypeError
+            If values are on disk.
+        """
+        there = copy.copy(self)
+        there.device = torch.device(device)
+        there._values = {name: m.to(device) if isinstance(m, Matrix) else m for name, m in self._values.items()}
+        there._coverage = {name: m.to(device) if isinstance(m, Matrix) else m for name, m in self._coverage.items()}
+        there._size = {name: size.to(device) for name, size in self._size.items()}
+        there._codes = {name: codes.to(device) for name, codes in self._codes.items()}
+        there._labels, there._continuous = self._labels.to(device), self._continuous.to(device)
+        return there
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer] | slice) -> Batch:
         """The samples at ``indices`` (positions in ``obs_names``, or a mask), in that order."""
@@ -137,18 +163,19 @@ class Cohort:
             stored = self._rows[name][index]
             here = np.flatnonzero(stored >= 0)
             stored = stored[here]
-            rows[name] = torch.from_numpy(here)
-            values = self._values[name].take(stored) if name in self._values else torch.zeros(0, modality.n_vars)
+            rows[name] = moved(here, self.device)
+            empty = torch.zeros(0, modality.n_vars, device=self.device)
+            values = self._values[name].take(stored) if name in self._values else empty
             x[name] = values
             size[name] = self.size(name, stored, values)
             if modality.coverage_layer is not None:
                 taken = self._coverage[name].take(stored) if name in self._coverage else torch.zeros_like(values)
                 coverage[name] = taken
-        at = torch.from_numpy(index)
+        at = moved(index, self.device)
         return Batch(
             x=x,
             rows=rows,
-            present=torch.from_numpy(self.present[index]),
+            present=moved(self.present[index], self.device),
             coverage=coverage,
             size=size,
             codes={name: codes[at] for name, codes in self._codes.items()},

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
+import torch
 from mudata import MuData
+from numpy.typing import NDArray
 from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
 from scvi.utils import attrdict
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from omicvae.data._batch import Batch
 from omicvae.data._cohort import Cohort
@@ -18,19 +22,28 @@ from omicvae.data._schema import Schema
 
 
 class MosaicDataset(Dataset[Batch]):
-    """A cohort as a map-style dataset whose items are whole batches."""
+    """A cohort, or some of its samples, as a map-style dataset whose items are whole batches.
 
-    def __init__(self, cohort: Cohort) -> None:
+    Parameters
+    ----------
+    cohort
+        Where samples are read from.
+    indices
+        Their positions in the cohort; all by default.
+    """
+
+    def __init__(self, cohort: Cohort, indices: Sequence[int] | NDArray[np.integer] | None = None) -> None:
         self.cohort = cohort
+        self.indices = np.arange(len(cohort)) if indices is None else np.asarray(indices, dtype=np.intp)
 
     def __len__(self) -> int:
-        return len(self.cohort)
+        return len(self.indices)
 
     def __getitem__(self, index: int | Sequence[int] | slice) -> Batch:
-        return self.cohort.batch([index] if isinstance(index, int) else index)
+        return self.cohort.batch(self.indices[[index] if isinstance(index, int) else index])
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        return self.cohort.batch(indices)
+        return self[indices]
 
 
 class MosaicManager(AnnDataManager):
@@ -50,6 +63,7 @@ class MosaicManager(AnnDataManager):
         checks = validation_checks or AnnDataManagerValidationCheck(check_fully_paired_mudata=False)
         super().__init__(fields=fields, setup_method_args=setup_method_args, validation_checks=checks)
         self._cohort: Cohort | None = None
+        self._resident: Cohort | None = None
 
     @classmethod
     def from_registry(cls, registry: dict[str, Any], mdata: MuData) -> MosaicManager:
@@ -105,7 +119,15 @@ class MosaicManager(AnnDataManager):
         indices: Sequence[int] | None = None,
         data_and_attributes: Any = None,
         load_sparse_tensor: bool = False,
-    ) -> MosaicDataset | Subset[Batch]:
+    ) -> MosaicDataset:
         """Dataset over the registered samples, or over those at ``indices``."""
-        dataset = MosaicDataset(self.cohort)
-        return dataset if indices is None else Subset(dataset, list(indices))
+        return MosaicDataset(self.cohort if self._resident is None else self._resident, indices)
+
+    @contextmanager
+    def resident(self, device: torch.device | str) -> Iterator[None]:
+        """Datasets made meanwhile read from a copy of the cohort on ``device``."""
+        self._resident = self.cohort.to(device)
+        try:
+            yield
+        finally:
+            self._resident = None

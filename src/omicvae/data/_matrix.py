@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from omicvae.data._device_matrix import DeviceDense, DeviceSparse
+
 CHUNK_ELEMENTS = 2**25
 RESIDENT_BYTES = 2**31  # a dense matrix up to this size is held as float32 for indexing, beyond it is cast row by row
 
@@ -38,6 +40,15 @@ class Matrix(ABC):
         values = self._read(rows)
         return torch.from_numpy(values if self._columns is None else np.ascontiguousarray(values[:, self._columns]))
 
+    @property
+    def n_bytes(self) -> int | None:
+        """Size of the whole on a device; ``None`` if it is on disk and stays there."""
+        return None
+
+    def to(self, device: torch.device | str) -> DeviceDense | DeviceSparse:
+        """The same rows, all of them on ``device``."""
+        raise TypeError(f"{type(self).__name__} is read from disk and cannot be kept on {device}")
+
 
 class DenseMatrix(Matrix):
     """A numpy array, held as a float32 tensor where it is small enough."""
@@ -58,6 +69,14 @@ class DenseMatrix(Matrix):
     def _read(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         return np.ascontiguousarray(self._values[rows], dtype=np.float32)
 
+    @property
+    def n_bytes(self) -> int:
+        return 4 * self._values.shape[0] * self._values.shape[1]
+
+    def to(self, device: torch.device | str) -> DeviceDense:
+        values = self.take(np.arange(len(self._values))) if self._tensor is None else self._tensor
+        return DeviceDense(values, device)
+
 
 class SparseMatrix(Matrix):
     """A scipy matrix, kept sparse until a batch asks for rows."""
@@ -68,6 +87,14 @@ class SparseMatrix(Matrix):
 
     def _read(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         return self._values[rows].astype(np.float32).toarray()
+
+    @property
+    def n_bytes(self) -> int:
+        return 12 * self._values.nnz  # float32 values and int64 columns
+
+    def to(self, device: torch.device | str) -> DeviceSparse:
+        ordered = self._values if self._columns is None else self._values[:, self._columns]
+        return DeviceSparse(ordered, device)
 
 
 class BackedMatrix(Matrix):

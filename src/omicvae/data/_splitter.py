@@ -151,17 +151,22 @@ class PatternSplitter(pl.LightningDataModule):
     def _loader(self, indices: NDArray[np.intp], shuffle: bool) -> DataLoader[Any] | list[Any]:
         if len(indices) == 0:
             return []
+        trainer = self.trainer
+        shared = shuffle and trainer is not None and trainer.training and trainer.world_size > 1
         return AnnDataLoader(
             self.adata_manager,
             indices=indices.tolist(),
             shuffle=shuffle,
             drop_last=False,
             batch_size=self.batch_size,
-            **self.data_loader_kwargs,
+            **({"distributed_sampler": shared} | self.data_loader_kwargs),
         )
 
     def train_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Shuffled training batches; every training sample once an epoch."""
+        """Shuffled training batches; every training sample once an epoch, in distributed training in one process.
+
+        There a sample or two is seen twice where the processes do not divide their number.
+        """
         return self._loader(self.train_idx, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,13 +20,15 @@ from scvi.train import TrainRunner
 from omicvae.data import Batch, Cohort, MosaicManager, PatternSplitter, Schema
 from omicvae.data._schema import values_key
 from omicvae.data._validate import nearest
+from omicvae.model._device_cache import device_cache as device_cache_of
 from omicvae.model._setup import build_manager
 from omicvae.model._sizes import whole_number
+from omicvae.model._trainer_settings import n_processes, trainer_settings
 from omicvae.model._values import check_values
 from omicvae.module import MultimodalModule
 from omicvae.nn import NetworkConfig
 from omicvae.stats.conformal import LEAST_SCORES
-from omicvae.train import BestWeights, MosaicPlan, clip_norm, training_budget
+from omicvae.train import BestWeights, MosaicPlan, training_budget
 
 logger = logging.getLogger("omicvae")
 
@@ -237,6 +240,7 @@ class MultimodalModel(BaseModelClass):
         early_stopping: bool = True,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
+        device_cache: bool | Literal["auto"] = "auto",
         datamodule: PatternSplitter | None = None,
         datasplitter_kwargs: Mapping[str, Any] | None = None,
         plan_kwargs: Mapping[str, Any] | None = None,
@@ -267,6 +271,9 @@ class MultimodalModel(BaseModelClass):
             of training, when the objective has its final form.
         accelerator, devices
             As in scvi-tools.
+        device_cache
+            Whether training data are copied to a GPU once, sparse values as sparse; ``"auto"``: if they take at most half
+            of its free memory. Otherwise every minibatch is sent. On a CPU there is nothing to copy.
         datamodule
             A data module of your own that yields :class:`omicvae.data.Batch`, instead of a random split.
         datasplitter_kwargs
@@ -274,7 +281,8 @@ class MultimodalModel(BaseModelClass):
         plan_kwargs
             Passed to :class:`omicvae.train.MosaicPlan`, for example ``lr``.
         **trainer_kwargs
-            Passed to :class:`scvi.train.Trainer`.
+            Passed to :class:`scvi.train.Trainer`, for example ``precision="bf16-mixed"``: networks then compute in
+            bfloat16; latents, likelihoods and divergences stay in float32.
 
         Raises
         ------
@@ -293,18 +301,21 @@ class MultimodalModel(BaseModelClass):
             shuffle_set_split=shuffle_set_split,
             **(datasplitter_kwargs or {}),
         )
-        loader = splitter.train_dataloader()
         budget = training_budget(splitter.n_train, None if batch_size == "auto" else int(batch_size))
         epochs = max_epochs or max(1, round(self._share_of_epochs * budget.max_epochs))
         with_validation = splitter.n_val > 0
-        plan = MosaicPlan(self.module, **{"total_steps": epochs * len(loader), "lr": budget.lr, **(plan_kwargs or {})})
+        processes = n_processes(
+            trainer_kwargs.get("strategy"), accelerator, devices, trainer_kwargs.get("num_nodes", 1)
+        )
+        total_steps = epochs * math.ceil(len(splitter.train_dataloader()) / processes)
+        plan = MosaicPlan(self.module, **{"total_steps": total_steps, "lr": budget.lr, **(plan_kwargs or {})})
         keeper = BestWeights()
-        trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
-        trainer_kwargs.setdefault("early_stopping_patience", max(10, epochs // 4))
-        trainer_kwargs.setdefault("early_stopping_warmup_epochs", epochs // 2)
-        trainer_kwargs.setdefault("gradient_clip_val", clip_norm(sum(m.n_vars for m in self.schema.modalities)))
+        trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", []), keeper]
         trainer_kwargs.setdefault("check_val_every_n_epoch", 1 if with_validation else None)
-        callbacks = [*trainer_kwargs.pop("callbacks", []), keeper]
+        n_vars = sum(m.n_vars for m in self.schema.modalities)
+        arguments = trainer_settings(
+            trainer_kwargs, epochs=epochs, n_vars=n_vars, early_stopping=early_stopping and with_validation
+        )
         self.calibration_indices = splitter.calibration_idx
         self._asked_epochs = max_epochs
         self._before_fit(splitter)
@@ -318,12 +329,11 @@ class MultimodalModel(BaseModelClass):
             max_epochs=epochs,
             accelerator=accelerator,
             devices=devices,
-            early_stopping=early_stopping and with_validation,
-            callbacks=callbacks,
-            **trainer_kwargs,
+            **arguments,
         )
         before = len(self.history["train_loss"]) if self.history else 0
-        runner()
+        with device_cache_of(self.adata_manager, device_cache, accelerator, devices):
+            runner()
         self.best_epoch_ = None if keeper.best_epoch is None else before + keeper.best_epoch
         self._after_fit(splitter)
         self._calibrate()

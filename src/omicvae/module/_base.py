@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -38,6 +39,18 @@ class Mapped(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         return (self._view(batch) for batch in self._batches())
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Where mixed precision is on, a context without it: factors and densities need float32."""
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Values of half precision as float32, others as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def build_likelihood(modality: ModalitySchema) -> Likelihood:
@@ -224,7 +237,8 @@ class MultimodalModule(BaseModuleClass):
             design = self.design(batch, modality)
             noise = self._noise(tuple(passes[i].route[modality] for i in users), z.device)
             eta = self.decode(modality, z, None if design is None else design.index_select(0, rows), noise)
-            packed = self.log_prob(modality, eta, self.observed(batch, modality), noise)
+            with full_precision(z.device):
+                packed = self.log_prob(modality, eta, self.observed(batch, modality), noise)
             full = torch.zeros(*packed.shape[:2], batch.n_samples, dtype=packed.dtype, device=packed.device)
             full = full.index_copy(2, rows, packed)
             for position, i in enumerate(users):
@@ -233,12 +247,15 @@ class MultimodalModule(BaseModuleClass):
 
     def objective(self, batch: Batch, *, kl_weight: float = 1.0, progress: float = 1.0) -> Step:
         """Loss of a minibatch, and its metrics as sums over samples."""
-        passes = self.passes(self.encode(batch), batch, progress)
+        evidence = {m: Evidence(*map(at_least_float32, e)) for m, e in self.encode(batch).items()}
+        with full_precision(batch.present.device):
+            passes = self.passes(evidence, batch, progress)
         found = self.log_likelihoods(passes, batch)
-        value = self.reduce(passes, found, kl_weight)
-        labels = self.label_term(passes, batch)
-        if labels is not None:
-            value = value + labels
+        with full_precision(batch.present.device):
+            value = self.reduce(passes, found, kl_weight)
+            labels = self.label_term(passes, batch)
+            if labels is not None:
+                value = value + labels
         loss = -value.mean()
         with torch.no_grad():
             sums, counts = self._metrics(value.detach(), passes, found, batch)

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from omicvae.data import Batch, Schema
 from omicvae.module._base import MultimodalModule, PerModality, dense
-from omicvae.module._records import Evidence, LatentPosterior, Pass, Readout
+from omicvae.module._processes import sum_over_processes
+from omicvae.module._records import Evidence, LatentPosterior, Pass, Readout, alone
 from omicvae.nn import Encoder, NetworkConfig
 from omicvae.nn.likelihoods import OWN
 from omicvae.stats.canonical import CanonicalFrame, canonical_frame
@@ -78,6 +79,7 @@ class CorrelatedPriorModule(MultimodalModule):
         self.register_buffer("n_shared", torch.ones((), dtype=torch.int64))
         self.register_buffer("pairs", torch.zeros(len(self.modalities), len(self.modalities), dtype=torch.float64))
         self._prior: GaussianPrior | None = None
+        self._conditionals: dict[str, tuple[Tensor, Tensor]] = {}
 
     @property
     def prior(self) -> GaussianPrior:
@@ -85,7 +87,18 @@ class CorrelatedPriorModule(MultimodalModule):
         if self._prior is None or self._prior.mean.device != self.prior_mean.device:
             with torch.inference_mode(False), torch.no_grad():  # kept for training, which refuses inference tensors
                 self._prior = gaussian_prior(self.prior_mean, self.prior_covariance)
+            self._conditionals = {}
         return self._prior
+
+    def _rest_given(self, modality: str) -> tuple[Tensor, Tensor]:
+        """:func:`conditional` of all other latents on those of one modality, kept for as long as the prior."""
+        prior = self.prior
+        if modality not in self._conditionals:
+            observed = torch.zeros(sum(self.sizes), dtype=torch.bool)
+            observed[self.blocks[modality]] = True
+            with torch.inference_mode(False), torch.no_grad():
+                self._conditionals[modality] = conditional(prior, observed.to(prior.mean.device))
+        return self._conditionals[modality]
 
     def set_prior(self, covariance: Tensor, mean: Tensor | None = None) -> None:
         """Replace the prior."""
@@ -229,7 +242,7 @@ class CoVAEModule(CorrelatedPriorModule):
         location, precision = dense(evidence[m], batch.rows[m], batch.n_samples)
         column = self.modalities.index(m)
         here = batch.present[:, column].to(location.dtype)
-        sources = F.one_hot(torch.tensor(column), len(self.modalities)).bool().to(batch.present.device) & batch.present
+        sources = alone(batch.present, column)
         variance = 1 / (1 + precision)  # the prior of one block is standard normal while training
         mean = variance * precision * location
         z = (mean + variance.sqrt() * torch.randn_like(mean)).unsqueeze(0)
@@ -244,9 +257,7 @@ class CoVAEModule(CorrelatedPriorModule):
         if cross_weight == 0:
             return [own]
         others = [k for k in self.modalities if k != m]
-        observed = torch.zeros(sum(self.sizes), dtype=torch.bool)
-        observed[self.blocks[m]] = True
-        A, tril = conditional(self.prior, observed.to(z.device))
+        A, tril = self._rest_given(m)
         rest = z @ A.mT + torch.randn(*z.shape[:2], A.shape[0], device=z.device) @ tril.mT
         widths = [self.sizes[self.modalities.index(k)] for k in others]
         weight = {k: cross_weight * here * batch.present[:, self.modalities.index(k)] for k in others}
@@ -276,7 +287,8 @@ class CoVAEModule(CorrelatedPriorModule):
         if self._latest is None:
             return
         z = self._latest.double()
-        self.moments.lerp_(z.mT @ z / len(z), 1 - MOMENT_DECAY)
+        second, n = sum_over_processes(z.mT @ z), sum_over_processes(z.new_tensor(len(z)))
+        self.moments.lerp_(second / n, 1 - MOMENT_DECAY)
         if step % UPDATE_EVERY == 0:
             self.set_prior(standardise_blocks(self.moments.cpu(), self.sizes).to(self.prior_covariance))
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from omicvae.data import Batch
 from omicvae.module._mixture import MixturePosterior
-from omicvae.module._records import Evidence, Pass
+from omicvae.module._records import Evidence, Pass, alone
 from omicvae.module._shared_private import SharedPrivateModule
 from omicvae.stats.experts import DiagonalGaussian, product_of_experts
 from omicvae.stats.gaussian import diagonal_kl
@@ -64,12 +63,10 @@ class DMVAEModule(SharedPrivateModule):
     def passes(self, evidence: dict[str, Evidence], batch: Batch, progress: float) -> list[Pass]:
         """The joint pass and one for every single source, each decoding every modality."""
         private = self.private_posterior(evidence, batch, batch.present)
-        M, device = len(self.modalities), batch.present.device
         found = [self._pass("joint", batch.present, dict.fromkeys(self.modalities, "own"), evidence, private, batch)]
         for i, m in enumerate(self.modalities):
-            alone = batch.present & F.one_hot(torch.tensor(i, device=device), M).bool()
             route = {t: "own" if t == m else "cross" for t in self.modalities}
-            found.append(self._pass(m, alone, route, evidence, private, batch))
+            found.append(self._pass(m, alone(batch.present, i), route, evidence, private, batch))
         return found
 
     def _pass(

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from omicvae.data import Batch, Schema
 from omicvae.module._base import PerModality, dense
 from omicvae.module._covae import CorrelatedPriorModule, GaussianPosterior
-from omicvae.module._records import Evidence, Pass
+from omicvae.module._records import Evidence, Pass, alone
 from omicvae.nn import Encoder, NetworkConfig, Perceptron
-from omicvae.stats.gaussian import CovarianceGaussian, conditional, diagonal_kl
+from omicvae.stats.gaussian import CovarianceGaussian, cholesky, conditional, diagonal_kl
 
 EPSILON = 1e-4  # the paper does not state its epsilon
 LEAST_SD = 1e-3
@@ -103,7 +103,7 @@ class JointEncoderModule(CorrelatedPriorModule):
         diagonal = F.softplus(torch.diagonal(raw, dim1=1, dim2=2))
         L = torch.tril(raw, -1) + torch.diag_embed(diagonal)
         covariance = L @ L.mT + EPSILON * torch.eye(D, device=mean.device)
-        return CovarianceGaussian(mean, torch.linalg.cholesky(covariance))
+        return CovarianceGaussian(mean, cholesky(covariance))
 
     def passes(self, evidence: dict[str, Evidence], batch: Batch, progress: float) -> list[Pass]:
         complete = batch.present.all(1).float()
@@ -134,7 +134,7 @@ class JointEncoderModule(CorrelatedPriorModule):
         full[:, ~observed] = z @ A.mT + torch.randn(len(z), A.shape[0], device=z.device) @ tril.mT
         return Pass(
             name=f"{m}->",
-            sources=F.one_hot(torch.tensor(column), len(self.modalities)).bool().to(z.device) & batch.present,
+            sources=alone(batch.present, column),
             latents=self.decoder_inputs(full.unsqueeze(0)),
             weights={t: self.cross_weight * here * batch.present[:, i] for i, t in enumerate(self.modalities)},
             route=dict.fromkeys(self.modalities, "own"),

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from omicvae.data import Batch, Schema
 from omicvae.module._importance import WeightedPass, importance_weighted_bound
 from omicvae.module._mixture import MixturePosterior
-from omicvae.module._records import Evidence, Pass
+from omicvae.module._records import Evidence, Pass, alone
 from omicvae.module._shared_private import PrivateOfTarget, Shape, SharedPrivateModule
 from omicvae.nn import NetworkConfig
 from omicvae.stats.location_scale import FAMILIES, FamilyName
@@ -100,7 +99,7 @@ class MMVAEModule(SharedPrivateModule):
         }
         return WeightedPass(
             name=m,
-            sources=F.one_hot(torch.tensor(i), len(self.modalities)).bool().to(here.device) & batch.present,
+            sources=alone(batch.present, i),
             latents=latents,
             weights={t: here * batch.present[:, j] for j, t in enumerate(self.modalities)},
             route={t: "own" if t == m else "cross" for t in self.modalities},

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from omicvae.data import Batch
 from omicvae.module._base import dense
 from omicvae.module._mixture import MixturePosterior
-from omicvae.module._records import Evidence, Pass
+from omicvae.module._records import Evidence, Pass, alone
 from omicvae.module._shared_private import SharedPrivateModule
 from omicvae.stats.gaussian import diagonal_kl
 
@@ -70,7 +69,7 @@ class MMVAEPlusPlusModule(SharedPrivateModule):
             found.append(
                 Pass(
                     name=m,
-                    sources=F.one_hot(torch.tensor(i), len(self.modalities)).bool().to(here.device) & batch.present,
+                    sources=alone(batch.present, i),
                     latents=latents,
                     weights=weights,
                     route={t: "own" if t == m else "cross" for t in self.modalities},

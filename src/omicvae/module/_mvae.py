@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from omicvae.data import Batch, Schema
 from omicvae.module._mixture import MixturePosterior
-from omicvae.module._records import Evidence, Pass
+from omicvae.module._records import Evidence, Pass, alone
 from omicvae.module._shared_private import Shape, SharedPrivateModule
 from omicvae.nn import NetworkConfig
 from omicvae.nn.likelihoods import OWN
@@ -70,8 +69,7 @@ class MVAEModule(SharedPrivateModule):
     def passes(self, evidence: dict[str, Evidence], batch: Batch, progress: float) -> list[Pass]:
         found = [self._elbo_pass("joint", evidence, batch, batch.present, in_elbo=True)]
         for i, m in enumerate(self.modalities):
-            alone = F.one_hot(torch.tensor(i), len(self.modalities)).bool().to(batch.present.device)
-            found.append(self._elbo_pass(m, evidence, batch, batch.present & alone, targets=(m,)))
+            found.append(self._elbo_pass(m, evidence, batch, alone(batch.present, i), targets=(m,)))
         if len(self.modalities) > 2:
             for j in range(self.n_subsets):
                 found.append(self._elbo_pass(f"subset_{j}", evidence, batch, random_subset(batch.present)))

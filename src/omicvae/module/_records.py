@@ -108,6 +108,13 @@ class Step(NamedTuple):
     """(len(metric_names),) samples each sum is over."""
 
 
+def alone(present: Tensor, column: int) -> Tensor:
+    """``(B, M)`` bool: what is left of ``present`` when only the modality of one column may be seen."""
+    seen = torch.zeros_like(present)
+    seen[:, column] = present[:, column]
+    return seen
+
+
 def scatter_rows(packed: Tensor, rows: Tensor, n_samples: int) -> Tensor:
     """``(n_samples, ...)`` with packed rows put in their place and zeros elsewhere."""
     return torch.zeros(n_samples, *packed.shape[1:], dtype=packed.dtype, device=packed.device).index_copy(

@@ -112,6 +112,22 @@ def gaussian_prior(mean: Tensor, covariance: Tensor) -> GaussianPrior:
     return GaussianPrior(mean, *(m.to(mean.dtype) for m in matrices))
 
 
+def cholesky(matrix: Tensor) -> Tensor:
+    """Lower Cholesky factor of ``(..., D, D)``.
+
+    On a GPU a matrix that is not positive definite gives NaN: an error would mean waiting for the device at every step.
+
+    Raises
+    ------
+    torch.linalg.LinAlgError
+        On the CPU, if a matrix is not positive definite.
+    """
+    if not matrix.is_cuda:
+        return torch.linalg.cholesky(matrix)
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    return torch.where((info == 0)[..., None, None], factor, torch.nan)
+
+
 def potential_posterior(prior: GaussianPrior, location: Tensor, precision: Tensor) -> FullGaussian:
     r"""Posterior under evidence potentials :math:`N(z; m, \Lambda^{-1})` with diagonal :math:`\Lambda`.
 
@@ -127,7 +143,7 @@ def potential_posterior(prior: GaussianPrior, location: Tensor, precision: Tenso
         ``(B, D)`` diagonal of ``Lambda``, 0 for latents without evidence.
     """
     P = prior.precision + torch.diag_embed(precision)
-    L = torch.linalg.cholesky(P)
+    L = cholesky(P)
     h = precision * location + prior.precision @ prior.mean
     mean = torch.cholesky_solve(h.unsqueeze(-1), L).squeeze(-1)
     return FullGaussian(mean, L)

@@ -1,0 +1,46 @@
+"""Whether training data are kept on the device that trains."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from scvi.model._utils import parse_device_args
+
+from omicvae.data import MosaicManager
+
+SHARE_OF_MEMORY = 0.5  # of the free memory of a device that data may take
+
+
+def device_cache(
+    manager: MosaicManager,
+    wanted: bool | Literal["auto"],
+    accelerator: str,
+    devices: int | list[int] | str,
+) -> AbstractContextManager[None]:
+    """A context in which training batches come from a copy of the data on the training device, if there is to be one.
+
+    Raises
+    ------
+    ValueError
+        If a copy is asked for and cannot be: data on disk, or several devices.
+    """
+    if not isinstance(wanted, bool) and wanted != "auto":
+        raise ValueError(f"device_cache must be True, False or 'auto', got {wanted!r}")
+    _, found, device = parse_device_args(accelerator=accelerator, devices=devices, return_device="torch")
+    if wanted is False or device.type == "cpu":  # values in memory are where the CPU wants them
+        return nullcontext()
+    several = (isinstance(found, list) and len(found) > 1) or (isinstance(found, int) and found > 1)
+    size = manager.cohort.n_bytes
+    if wanted is True and (several or size is None):
+        why = "training uses several devices" if several else "some values are read from disk"
+        raise ValueError(f"device_cache=True needs values in memory and one device, but {why}; use device_cache='auto'")
+    if several or size is None or (wanted == "auto" and not fits(size, device)):
+        return nullcontext()
+    return manager.resident(device)
+
+
+def fits(n_bytes: int, device: torch.device) -> bool:
+    """Whether data take at most half of what is free on a CUDA device; never on others, which do not say."""
+    return device.type == "cuda" and n_bytes <= SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0]
