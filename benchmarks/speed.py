@@ -1,11 +1,11 @@
 """How long training takes: beside a bare loop over the same module, beside other programs, and as data grow.
 
-Run: python benchmarks/speed.py [--parts floor profile peers scaling gpu] [--epochs 10] [--mofa-python PATH]
+Run: python benchmarks/speed.py [--parts floor profile multivi mofa scaling gpu] [--epochs 10] [--mofa-python PATH]
      [--out docs/benchmarks/speed.csv] [--write docs/benchmarks]
 
 One process on one thread. What is compared alternates epoch by epoch (other programs: a few epochs at a time), and ratios
 are medians over pairs of neighbouring epochs, so that other work on the machine slows both sides alike. Processor time is
-given beside wall time. Parts that are run replace their rows in the CSV; the page is written from all of it.
+given beside wall time. What is in the CSV already is not run again; the page is written from all of it.
 
 Data: ``OMICVAE_DATA`` is the folder of public cohorts. mofapy2 needs an environment of its own, whose interpreter
 ``--mofa-python`` names. The part ``gpu`` is left out where there is none.
@@ -19,7 +19,10 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Iterator
 from datetime import date
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +48,10 @@ COLUMNS = (
     *("part", "model", "setting", "batch", "wall_ms", "cpu_ms", "peer_wall_ms", "peer_cpu_ms"),
     *("wall_ratio", "cpu_ratio", "pairs"),
 )
+MACHINE = ("processor", "python", "torch", "scvi-tools", "omicvae", "GPU", "date")
+
+Known = set[tuple[str, str, str, int]]
+Rows = Iterator[dict[str, object]]
 
 
 def row(part: str, model: str, setting: str, batch: int, pairs: np.ndarray, steps: int) -> dict[str, object]:
@@ -55,60 +62,56 @@ def row(part: str, model: str, setting: str, batch: int, pairs: np.ndarray, step
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def floor(epochs: int) -> list[dict[str, object]]:
+def floor(epochs: int, known: Known) -> Rows:
     """``train()`` and the pass-by-pass loop beside the bare loop."""
-    rows = []
-    for name in speed_floor.MODELS:
-        for sizes in SIZES:
-            for batch in BATCHES:
-                n_obs = N_OBS if batch == 128 else 2 * N_OBS
-                model = speed_floor.registered(speed_floor.simulated(n_obs, sizes), name)
-                found = speed_floor.epoch_times(model, batch, epochs, stacked=(True, False))
-                setting, steps = f"{sizes[0]}+{sizes[1]}", -(-n_obs // batch)
-                rows.append(row("floor", name, setting, batch, found[:, :2], steps))
-                rows.append(row("naive", name, setting, batch, found[:, [2, 1]], steps))
-                report(rows[-2:])
-    return rows
+    for sizes, batch, name in product(SIZES, BATCHES, speed_floor.MODELS):
+        setting = f"{sizes[0]}+{sizes[1]}"
+        if ("floor", name, setting, batch) in known:
+            continue
+        n_obs = N_OBS if batch == 128 else 2 * N_OBS
+        model = speed_floor.registered(speed_floor.simulated(n_obs, sizes), name)
+        found, steps = speed_floor.epoch_times(model, batch, epochs, stacked=(True, False)), -(-n_obs // batch)
+        yield row("floor", name, setting, batch, found[:, :2], steps)
+        yield row("naive", name, setting, batch, found[:, [2, 1]], steps)
 
 
-def profile(epochs: int) -> list[dict[str, object]]:
+def profile(epochs: int, known: Known) -> Rows:
     """Shares of a step of CoVAE."""
-    rows = []
     for sizes in (SIZES[0], SIZES[-1]):
-        for part, share in speed_floor.profile_shares(sizes, 128, epochs, N_OBS).items():
-            rows.append({"part": "profile", "model": part, "setting": f"{sizes[0]}+{sizes[1]}", "cpu_ratio": share})
-    report(rows)
-    return rows
+        setting = f"{sizes[0]}+{sizes[1]}"
+        if not any(k[0] == "profile" and k[2] == setting for k in known):
+            for part, share in speed_floor.profile_shares(sizes, 128, epochs, N_OBS).items():
+                yield {"part": "profile", "model": part, "setting": setting, "batch": 128, "cpu_ratio": share}
 
 
-def peers(epochs: int, mofa_python: Path | None) -> list[dict[str, object]]:
-    """MULTIVI and mofapy2, a step being an epoch."""
-    data, rows = Path(os.environ["OMICVAE_DATA"]), []
-    found = speed_peers.against_multivi(data, max(epochs // 3, 2), rounds=3)
+def multivi(epochs: int, known: Known) -> Rows:
+    """MULTIVI, a step being an epoch."""
+    if any(k[0] == "multivi" for k in known):
+        return
+    found = speed_peers.against_multivi(Path(os.environ["OMICVAE_DATA"]), max(epochs // 3, 2), rounds=3)
     for name in ("CoVAE", "MMVAE++"):
         pairs = np.stack([found[name], found["MULTIVI"]], 1)
-        rows.append(row("multivi", name, "SNARE-seq", speed_peers.BATCH, pairs, 1))
-    if mofa_python is not None:
-        found = speed_peers.against_mofa(data, mofa_python, epochs)
-        own = found["CoVAE"].reshape(len(found["mofapy2"]), -1, 2)
-        rows.append(
-            row("mofapy2", "CoVAE", "BRCA", speed_peers.BATCH, np.stack([np.median(own, 1), found["mofapy2"]], 1), 1)
-        )
-    report(rows)
-    return rows
+        yield row("multivi", name, "SNARE-seq", speed_peers.BATCH, pairs, 1)
 
 
-def scaling(epochs: int) -> list[dict[str, object]]:
+def mofa(python: Path | None, epochs: int, known: Known) -> Rows:
+    """mofapy2, a step being a sweep over all samples, or an epoch."""
+    if python is None or any(k[0] == "mofapy2" for k in known):
+        return
+    found = speed_peers.against_mofa(Path(os.environ["OMICVAE_DATA"]), python, epochs)
+    own = np.median(found["CoVAE"].reshape(len(found["mofapy2"]), -1, 2), 1)
+    yield row("mofapy2", "CoVAE", "BRCA", speed_peers.BATCH, np.stack([own, found["mofapy2"]], 1), 1)
+
+
+def scaling(epochs: int, known: Known) -> Rows:
     """Time of an epoch as samples and features grow."""
-    rows = []
     cases = [("samples", n, n, SAMPLE_SIZES) for n in SAMPLES]
     cases += [("features", p, N_OF_FEATURES, (p // 2, p - p // 2)) for p in FEATURES]
     for what, size, n_obs, sizes in cases:
-        model = speed_floor.registered(speed_floor.simulated(n_obs, sizes), "CoVAE")
-        found = speed_floor.epoch_times(model, 128, max(epochs // 2, 3))
-        rows.append(row(f"scaling {what}", "CoVAE", str(size), 128, found, 1))
-        report(rows[-1:])
-    return rows
+        if (f"scaling {what}", "CoVAE", str(size), 128) not in known:
+            model = speed_floor.registered(speed_floor.simulated(n_obs, sizes), "CoVAE")
+            found = speed_floor.epoch_times(model, 128, max(epochs // 2, 3))
+            yield row(f"scaling {what}", "CoVAE", str(size), 128, found, 1)
 
 
 def cells(n_obs: int) -> MuData:
@@ -123,35 +126,27 @@ def cells(n_obs: int) -> MuData:
     return MuData({"rna": block(2000, 5), "atac": block(5000, 1)})
 
 
-def gpu(epochs: int) -> list[dict[str, object]]:
+def gpu(epochs: int, known: Known) -> Rows:
     """Steps against the floor, and cells a second, where there is a CUDA device."""
     if not torch.cuda.is_available():
         print("gpu: no CUDA device, left out", file=sys.stderr)
-        return []
-    rows = []
-    for sizes in SIZES:
-        for batch in BATCHES:
+        return
+    on = {"accelerator": "gpu", "devices": 1}
+    for sizes, batch in product(SIZES, BATCHES):
+        setting = f"{sizes[0]}+{sizes[1]}"
+        if ("gpu floor", "CoVAE", setting, batch) not in known:
             model = speed_floor.registered(speed_floor.simulated(10 * N_OBS, sizes), "CoVAE")
-            found = speed_floor.epoch_times(model, batch, epochs, accelerator="gpu", devices=1)
-            setting, steps = f"{sizes[0]}+{sizes[1]}", -(-10 * N_OBS // batch)
-            rows.append(row("gpu floor", "CoVAE", setting, batch, found, steps))
+            found = speed_floor.epoch_times(model, batch, epochs, **on)
+            yield row("gpu floor", "CoVAE", setting, batch, found, -(-10 * N_OBS // batch))
     for n_obs in CELLS:
         mdata = cells(n_obs)
         omicvae.model.CoVAE.setup_mudata(mdata, likelihoods={"rna": "nb", "atac": "bernoulli"})
         for batch in GPU_BATCHES:
-            model, timer = omicvae.model.CoVAE(mdata, backbone="network"), speed_peers.Clock()
-            model.train(
-                max_epochs=3, batch_size=batch, train_size=1.0, calibration_size=0, accelerator="gpu", devices=1,
-                callbacks=[timer], **speed_floor.QUIET,
-            )  # fmt: skip
-            rows.append(row("gpu cells", "CoVAE", str(n_obs), batch, np.stack([timer.epochs] * 2, 1), 1))
-    report(rows)
-    return rows
-
-
-def report(rows: list[dict[str, object]]) -> None:
-    """Rows on the terminal."""
-    print(pd.DataFrame(rows).round(3).to_string(index=False), flush=True)
+            if ("gpu cells", "CoVAE", str(n_obs), batch) not in known:
+                model, timer = omicvae.model.CoVAE(mdata, backbone="network"), speed_peers.Clock()
+                settings = {"train_size": 1.0, "calibration_size": 0, **speed_floor.QUIET, **on}
+                model.train(max_epochs=3, batch_size=batch, callbacks=[timer], **settings)
+                yield row("gpu cells", "CoVAE", str(n_obs), batch, np.stack([timer.epochs] * 2, 1), 1)
 
 
 def machine() -> dict[str, str]:
@@ -166,21 +161,25 @@ def machine() -> dict[str, str]:
     return found | {"date": date.today().isoformat()}
 
 
-def merged(out: Path, rows: list[dict[str, object]]) -> pd.DataFrame:
-    """The CSV with the parts of these rows replaced."""
-    new = pd.DataFrame(rows).reindex(columns=list(COLUMNS) + list(machine()))
-    for name, value in machine().items():
-        new[name] = value
-    if out.exists():
-        old = pd.read_csv(out)
-        new = pd.concat([old[~old["part"].isin(new["part"])], new], ignore_index=True)
-    return new
+def known_rows(out: Path) -> Known:
+    """What is in the CSV already: part, model, setting and batch."""
+    if not out.exists():
+        return set()
+    held = pd.read_csv(out, dtype={"setting": str})
+    return set(zip(held["part"], held["model"], held["setting"], held["batch"].astype(int), strict=True))
+
+
+def append(out: Path, found: dict[str, object]) -> None:
+    """Add a row to the CSV, with the machine it was measured on, and show it."""
+    one = pd.DataFrame([found | machine()]).reindex(columns=[*COLUMNS, *MACHINE])
+    one.to_csv(out, mode="a", header=not out.exists(), index=False, float_format="%.4g")
+    print(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in found.items()), flush=True)
 
 
 def main() -> None:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", nargs="*", default=["floor", "profile", "peers", "scaling", "gpu"])
+    parser.add_argument("--parts", nargs="*", default=["floor", "profile", "multivi", "mofa", "scaling", "gpu"])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--mofa-python", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/speed.csv"))
@@ -191,17 +190,17 @@ def main() -> None:
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.ERROR)
     measure = {
-        "floor": lambda: floor(arguments.epochs),
-        "profile": lambda: profile(arguments.epochs),
-        "peers": lambda: peers(arguments.epochs, arguments.mofa_python),
-        "scaling": lambda: scaling(arguments.epochs),
-        "gpu": lambda: gpu(arguments.epochs),
+        "floor": floor,
+        "profile": profile,
+        "multivi": multivi,
+        "mofa": partial(mofa, arguments.mofa_python),
+        "scaling": scaling,
+        "gpu": gpu,
     }
     for part in arguments.parts:
         scvi.settings.seed = 0
-        rows = measure[part]()
-        if rows:
-            merged(arguments.out, rows).to_csv(arguments.out, index=False, float_format="%.4g")
+        for found in measure[part](arguments.epochs, known_rows(arguments.out)):
+            append(arguments.out, found)
     arguments.write.joinpath("speed.md").write_text(
         speed_page.page(pd.read_csv(arguments.out, dtype={"setting": str}), __doc__)
     )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import mudata
 import numpy as np
 import pytest
 import scvi
 import torch
 from anndata import AnnData
+from lightning.pytorch import LightningDataModule
 from mudata import MuData
 from scipy import sparse
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import omicvae
-from omicvae.data import Cohort
+from omicvae.data import Cohort, PatternSplitter
 from omicvae.model._device_cache import device_cache
 from omicvae.train import HistoryLogger, MosaicPlan
 
@@ -88,17 +90,18 @@ def test_a_device_cache_that_cannot_be_is_refused(tmp_path, monkeypatch):
         build(counts()).train(max_epochs=1, device_cache="yes", **QUIET)
     mdata = omicvae.datasets.correlated_gaussian(40, modalities=("rna", "atac"), n_vars=5, seed=0).mdata
     mdata.write(tmp_path / "cohort.h5mu")
-    import mudata
-
     backed = mudata.read_h5mu(tmp_path / "cohort.h5mu", backed=True)
     omicvae.model.CoVAE.setup_mudata(backed, likelihoods={"rna": "normal", "atac": "normal"})
     model = omicvae.model.CoVAE(backed, backbone="network")
     assert model.adata_manager.cohort.n_bytes is None
     found = ("cuda", 1, torch.device("cuda:0"))
     monkeypatch.setattr("omicvae.model._device_cache.parse_device_args", lambda **_: found)
+    splitter = PatternSplitter(model.adata_manager)
     with pytest.raises(ValueError, match="read from disk"):
-        device_cache(model.adata_manager, True, "gpu", 1)
-    device_cache(model.adata_manager, "auto", "gpu", 1)  # a copy is left out without a word
+        device_cache(splitter, True, "gpu", 1)
+    with pytest.raises(ValueError, match="datamodule is given"):
+        device_cache(LightningDataModule(), True, "gpu", 1)
+    device_cache(splitter, "auto", "gpu", 1)  # a copy is left out without a word
 
 
 @pytest.mark.parametrize("cls", [omicvae.model.CoVAE, omicvae.model.MMVAEPlusPlus])

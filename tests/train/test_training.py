@@ -123,7 +123,8 @@ def test_statistics_come_from_training_samples_only():
     torch.testing.assert_close(plain.module.prior_covariance, model.module.prior_covariance)
 
 
-def test_a_loss_that_is_not_finite_stops_names_the_modality_and_restores(caplog, monkeypatch):
+@pytest.mark.parametrize("train_size", [0.9, 1.0])
+def test_a_loss_that_is_not_finite_stops_names_the_modality_and_restores(caplog, monkeypatch, train_size):
     model = build(cohort())
     monkeypatch.setattr(logging.getLogger("omicvae"), "propagate", True)
     likelihood = model.module.likelihoods.of("methylation")
@@ -136,7 +137,7 @@ def test_a_loss_that_is_not_finite_stops_names_the_modality_and_restores(caplog,
 
     monkeypatch.setattr(likelihood, "log_prob", breaks)
     with caplog.at_level(logging.ERROR, logger="omicvae"):
-        model.train(max_epochs=30, batch_size=64, **QUIET)
+        model.train(max_epochs=30, batch_size=64, train_size=train_size, **QUIET)
     message = caplog.text
     assert "methylation" in message and "epoch" in message and "restored" in message
     assert len(model.history["train_loss"]) < 30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -270,7 +271,8 @@ class MultimodalModel(BaseModelClass):
             Stop when the validation loss has not improved for a quarter of ``max_epochs``; counted from the second half
             of training, when the objective has its final form.
         accelerator, devices
-            As in scvi-tools.
+            As in scvi-tools. With ``devices=2, strategy="ddp"`` two processes share the samples of every epoch, each in
+            minibatches of ``batch_size``; both end with the same model, the first with the history.
         device_cache
             Whether training data are copied to a GPU once, sparse values as sparse; ``"auto"``: if they take at most half
             of its free memory. Otherwise every minibatch is sent. On a CPU there is nothing to copy.
@@ -316,23 +318,26 @@ class MultimodalModel(BaseModelClass):
         arguments = trainer_settings(
             trainer_kwargs, epochs=epochs, n_vars=n_vars, early_stopping=early_stopping and with_validation
         )
+        cache = device_cache_of(splitter, device_cache, accelerator, devices)
         self.calibration_indices = splitter.calibration_idx
         self._asked_epochs = max_epochs
         self._before_fit(splitter)
         if not self._by_gradient:
             self._finish_without_gradient(splitter)
             return
-        runner = TrainRunner(
-            self,
-            training_plan=plan,
-            data_splitter=splitter,
-            max_epochs=epochs,
-            accelerator=accelerator,
-            devices=devices,
-            **arguments,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "early_stopping was automatically disabled", UserWarning)  # ours was not
+            runner = TrainRunner(
+                self,
+                training_plan=plan,
+                data_splitter=splitter,
+                max_epochs=epochs,
+                accelerator=accelerator,
+                devices=devices,
+                **arguments,
+            )
         before = len(self.history["train_loss"]) if self.history else 0
-        with device_cache_of(self.adata_manager, device_cache, accelerator, devices):
+        with cache:
             runner()
         self.best_epoch_ = None if keeper.best_epoch is None else before + keeper.best_epoch
         self._after_fit(splitter)

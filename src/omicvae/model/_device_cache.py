@@ -6,15 +6,16 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
+from lightning.pytorch import LightningDataModule
 from scvi.model._utils import parse_device_args
 
-from omicvae.data import MosaicManager
+from omicvae.data import PatternSplitter
 
 SHARE_OF_MEMORY = 0.5  # of the free memory of a device that data may take
 
 
 def device_cache(
-    manager: MosaicManager,
+    splitter: LightningDataModule,
     wanted: bool | Literal["auto"],
     accelerator: str,
     devices: int | list[int] | str,
@@ -24,7 +25,7 @@ def device_cache(
     Raises
     ------
     ValueError
-        If a copy is asked for and cannot be: data on disk, or several devices.
+        If a copy is asked for and cannot be: data on disk, several devices, or a data module of the user's own.
     """
     if not isinstance(wanted, bool) and wanted != "auto":
         raise ValueError(f"device_cache must be True, False or 'auto', got {wanted!r}")
@@ -32,13 +33,22 @@ def device_cache(
     if wanted is False or device.type == "cpu":  # values in memory are where the CPU wants them
         return nullcontext()
     several = (isinstance(found, list) and len(found) > 1) or (isinstance(found, int) and found > 1)
-    size = manager.cohort.n_bytes
-    if wanted is True and (several or size is None):
-        why = "training uses several devices" if several else "some values are read from disk"
+    own = isinstance(splitter, PatternSplitter)
+    size = splitter.adata_manager.cohort.n_bytes if own else None
+    if several or size is None:
+        if wanted == "auto":
+            return nullcontext()
+        why = (
+            "training uses several devices"
+            if several
+            else "some values are read from disk"
+            if own
+            else "datamodule is given"
+        )
         raise ValueError(f"device_cache=True needs values in memory and one device, but {why}; use device_cache='auto'")
-    if several or size is None or (wanted == "auto" and not fits(size, device)):
+    if wanted == "auto" and not fits(size, device):
         return nullcontext()
-    return manager.resident(device)
+    return splitter.adata_manager.resident(device)
 
 
 def fits(n_bytes: int, device: torch.device) -> bool:

@@ -36,7 +36,8 @@ class BestWeights(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember, or stop."""
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        if not all(math.isfinite(v) for v in metrics.values()):
+        finite = pl_module.epoch_is_finite if isinstance(pl_module, MosaicPlan) else True
+        if not finite or not all(math.isfinite(v) for v in metrics.values()):
             self._stop(trainer, pl_module)
             return
         value = metrics.get(self.monitor)

@@ -151,6 +151,12 @@ class MosaicPlan(TrainingPlan):
             torch.manual_seed(VALIDATION_SEED + batch_idx)
             self._objective(batch, "validation", self.max_kl_weight, 1.0)
 
+    @property
+    def epoch_is_finite(self) -> bool:
+        """Whether all training metrics added up since they were last logged are numbers."""
+        held = self._sums["train"]
+        return held is None or bool(torch.isfinite(held[0]).all())
+
     def broken_modalities(self) -> list[str]:
         """Modalities whose log-likelihood was not finite in the first minibatch whose metrics were not."""
         if self._first_broken is None:
