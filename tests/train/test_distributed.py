@@ -32,7 +32,7 @@ class Missing(Callback):
 
 
 mdata = omicvae.datasets.correlated_gaussian(
-    96, modalities=("rna", "mirna"), n_vars=8, n_latent=2, missing={"mirna": 0.8}, seed=0
+    400, modalities=("rna", "mirna"), n_vars=8, n_latent=2, missing={"mirna": 0.8}, seed=0
 ).mdata
 omicvae.model.CoVAE.setup_mudata(mdata, likelihoods={"rna": "normal", "mirna": "normal"})
 scvi.settings.seed = 0
@@ -42,7 +42,7 @@ several = {"devices": processes, "strategy": "ddp"} if processes > 1 else {}
 model.train(
     max_epochs=epochs, batch_size=8 // processes, calibration_size=0, accelerator="cpu", enable_progress_bar=False,
     early_stopping_patience=patience, early_stopping_warmup_epochs=0, callbacks=[counter],
-    plan_kwargs={"lr": 2e-3 if patience > 50 else 0.2, "lr_schedule": "constant"}, **several,
+    plan_kwargs={"lr": 2e-3} if patience > 50 else {"lr": 0.2, "lr_schedule": "constant"}, **several,
 )
 rank = model.trainer.global_rank
 history = {name: [float(v) for v in curve.iloc[:, 0]] for name, curve in model.history.items()}
@@ -68,13 +68,14 @@ def trained(folder: Path, processes: int, epochs: int, patience: int) -> list[di
 def test_two_processes_give_the_loss_of_one(tmp_path):
     """Batches of 4 in each of two processes, many of them without any row of an assay, and batches of 8 in one.
 
-    Samples meet in other batches, so that curves agree as those of two seeds do: within a few per cent at the end.
+    Samples meet in other batches, so that curves agree as those of two seeds do: within a few per cent at the end, where
+    the learning rate has fallen to 0.
     """
-    one, (first, second) = trained(tmp_path, 1, 12, 100)[0], trained(tmp_path, 2, 12, 100)
+    one, (first, second) = trained(tmp_path, 1, 10, 100)[0], trained(tmp_path, 2, 10, 100)
     assert first["without"] > 0 and second["without"] > 0
     for name in ("train_loss", "validation_loss", "elbo_validation"):
         alone, together = one["history"][name], first["history"][name]
-        assert len(together) == 12
+        assert len(together) == 10
         assert together[-1] == pytest.approx(alone[-1], rel=0.05), name
     assert second["history"] == {}
     np.testing.assert_allclose(first["prior"], second["prior"], atol=1e-6)

@@ -36,8 +36,8 @@ def counts(n_obs: int = 120, seed: int = 0) -> MuData:
     return MuData(blocks)
 
 
-def build(mdata: MuData, cls: type = omicvae.model.CoVAE, **arguments):
-    cls.setup_mudata(mdata, likelihoods={"rna": "nb", "atac": "bernoulli"})
+def build(mdata: MuData, cls: type = omicvae.model.CoVAE, *, rna: str = "nb", **arguments):
+    cls.setup_mudata(mdata, likelihoods={"rna": rna, "atac": "bernoulli"})
     scvi.settings.seed = 0
     arguments = arguments or ({"backbone": "network"} if cls is omicvae.model.CoVAE else {"screening": False})
     return cls(mdata, **arguments)
@@ -59,7 +59,7 @@ def same_batches(a: omicvae.data.Batch, b: omicvae.data.Batch) -> None:
     torch.testing.assert_close(a.labels, b.labels)
 
 
-@pytest.mark.parametrize("rows", [[5, 3, 3, 117, 0], [], [7], list(range(120))])
+@pytest.mark.parametrize("rows", [[5, 3, 3, 99, 0], [], [7], range(100)])
 def test_a_cohort_on_a_device_gives_the_batches_of_the_one_in_memory(rows):
     """Sparse values are gathered by other code there; a device of torch's CPU runs it too."""
     model = build(counts())
@@ -147,8 +147,11 @@ class Reads(TorchDispatchMode):
 
 @pytest.mark.parametrize("cls", [omicvae.model.CoVAE, omicvae.model.MMVAEPlusPlus])
 def test_a_step_reads_nothing_from_the_device(cls):
-    """Neither values nor data-dependent shapes; CoVAE moves its prior every tenth step, which does."""
-    model = build(counts(), cls)
+    """Neither values nor data-dependent shapes; CoVAE moves its prior every tenth step, which does.
+
+    Not with ``"nb"``, which on the CPU, where this runs, looks how sparse its counts are.
+    """
+    model = build(counts(), cls, rna="poisson")
     model.train(max_epochs=1, calibration_size=0, **QUIET)
     batch, module = model.adata_manager.cohort.batch(range(50)), model.module.train()
     optimizer = MosaicPlan(module, total_steps=10).configure_optimizers()["optimizer"]
