@@ -117,6 +117,19 @@ class MosaicPlan(TrainingPlan):
         """Loss of a minibatch at the current KL weight."""
         return self._objective(batch, "train", self.kl_weight, self.progress)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by norm. Lightning refuses to under mixed precision with a fused optimiser, but bfloat16 scales nothing."""
+        if self.trainer.precision != "bf16-mixed" or gradient_clip_algorithm not in (None, "norm"):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Let the module update what is not learned by gradient."""
         try:
