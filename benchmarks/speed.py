@@ -5,7 +5,7 @@ Run: python benchmarks/speed.py [--parts floor profile multivi mofa scaling gpu]
 
 One process on one thread. What is compared alternates epoch by epoch (other programs: a few epochs at a time), and ratios
 are medians over pairs of neighbouring epochs, so that other work on the machine slows both sides alike. Processor time is
-given beside wall time. What is in the CSV already is not run again; the page is written from all of it.
+given beside wall time. The CSV records how many processes wanted the machine (``load``). What is in the CSV already is not run again; the page is written from all of it.
 
 Data: ``OMICVAE_DATA`` is the folder of public cohorts. mofapy2 needs an environment of its own, whose interpreter
 ``--mofa-python`` names. The part ``gpu`` is left out where there is none.
@@ -48,7 +48,7 @@ COLUMNS = (
     *("part", "model", "setting", "batch", "wall_ms", "cpu_ms", "peer_wall_ms", "peer_cpu_ms"),
     *("wall_ratio", "cpu_ratio", "pairs"),
 )
-MACHINE = ("processor", "python", "torch", "scvi-tools", "omicvae", "GPU", "date")
+MACHINE = ("processor", "python", "torch", "scvi-tools", "omicvae", "GPU", "date", "load")
 
 Known = set[tuple[str, str, str, int]]
 Rows = Iterator[dict[str, object]]
@@ -88,10 +88,9 @@ def multivi(epochs: int, known: Known) -> Rows:
     """MULTIVI, a step being an epoch."""
     if any(k[0] == "multivi" for k in known):
         return
-    found = speed_peers.against_multivi(Path(os.environ["OMICVAE_DATA"]), max(epochs // 3, 2), rounds=3)
-    for name in ("CoVAE", "MMVAE++"):
-        pairs = np.stack([found[name], found["MULTIVI"]], 1)
-        yield row("multivi", name, "SNARE-seq", speed_peers.BATCH, pairs, 1)
+    found = speed_peers.against_multivi(Path(os.environ["OMICVAE_DATA"]), max(epochs // 3, 2), rounds=2)
+    for name, peer in product(speed_floor.MODELS, speed_peers.MULTIVI):
+        yield row("multivi", name, peer, speed_peers.BATCH, np.stack([found[name], found[peer]], 1), 1)
 
 
 def mofa(python: Path | None, epochs: int, known: Known) -> Rows:
@@ -158,7 +157,7 @@ def machine() -> dict[str, str]:
     found |= {"torch": torch.__version__, "scvi-tools": scvi.__version__, "omicvae": omicvae.__version__}
     if torch.cuda.is_available():
         found["GPU"] = torch.cuda.get_device_name()
-    return found | {"date": date.today().isoformat()}
+    return found | {"date": date.today().isoformat(), "load": f"{os.getloadavg()[0]:.1f}"}
 
 
 def known_rows(out: Path) -> Known:
