@@ -33,22 +33,17 @@ def device_cache(
     if wanted is False or device.type == "cpu":  # values in memory are where the CPU wants them
         return nullcontext()
     several = (isinstance(found, list) and len(found) > 1) or (isinstance(found, int) and found > 1)
-    own = isinstance(splitter, PatternSplitter)
-    size = splitter.adata_manager.cohort.n_bytes if own else None
-    if several or size is None:
+    manager = splitter.adata_manager if isinstance(splitter, PatternSplitter) else None
+    size = None if manager is None else manager.cohort.n_bytes
+    if several or manager is None or size is None:
         if wanted == "auto":
             return nullcontext()
-        why = (
-            "training uses several devices"
-            if several
-            else "some values are read from disk"
-            if own
-            else "datamodule is given"
-        )
+        why = "some values are read from disk" if manager is not None else "datamodule is given"
+        why = "training uses several devices" if several else why
         raise ValueError(f"device_cache=True needs values in memory and one device, but {why}; use device_cache='auto'")
     if wanted == "auto" and not fits(size, device):
         return nullcontext()
-    return splitter.adata_manager.resident(device)
+    return manager.resident(device)
 
 
 def fits(n_bytes: int, device: torch.device) -> bool:
