@@ -287,7 +287,7 @@ class CoVAEModule(CorrelatedPriorModule):
         if self._latest is None:
             return
         z = self._latest.double()
-        second, n = sum_over_processes(z.mT @ z), sum_over_processes(z.new_tensor(len(z)))
+        second, n = sum_over_processes(z.mT @ z), sum_over_processes(z.new_full((), len(z)))
         self.moments.lerp_(second / n, 1 - MOMENT_DECAY)
         if step % UPDATE_EVERY == 0:
             self.set_prior(standardise_blocks(self.moments.cpu(), self.sizes).to(self.prior_covariance))
