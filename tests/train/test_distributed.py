@@ -40,7 +40,7 @@ model = omicvae.model.CoVAE(mdata, backbone="network", n_latent=2, network={"n_h
 counter = Missing()
 several = {"devices": processes, "strategy": "ddp"} if processes > 1 else {}
 model.train(
-    max_epochs=epochs, batch_size=8 // processes, calibration_size=0, accelerator="cpu", enable_progress_bar=False,
+    max_epochs=epochs, batch_size=(8 if patience > 50 else 64) // processes, calibration_size=0, accelerator="cpu", enable_progress_bar=False,
     early_stopping_patience=patience, early_stopping_warmup_epochs=0, callbacks=[counter],
     plan_kwargs={"lr": 2e-3} if patience > 50 else {"lr": 0.2, "lr_schedule": "constant"}, **several,
 )
