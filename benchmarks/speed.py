@@ -5,7 +5,8 @@ Run: python benchmarks/speed.py [--parts floor profile multivi mofa scaling gpu]
 
 One process on one thread. What is compared alternates epoch by epoch (other programs: a few epochs at a time), and ratios
 are medians over pairs of neighbouring epochs, so that other work on the machine slows both sides alike. Processor time is
-given beside wall time. The CSV records how many processes wanted the machine (``load``). What is in the CSV already is not run again; the page is written from all of it.
+given beside wall time. The CSV records how many processes wanted the machine (``load``). What is in the CSV already is
+not run again; the page is written from all of it.
 
 Data: ``OMICVAE_DATA`` is the folder of public cohorts. mofapy2 needs an environment of its own, whose interpreter
 ``--mofa-python`` names. The part ``gpu`` is left out where there is none.
