@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import stat
 import subprocess
 from collections.abc import Callable
@@ -152,6 +153,18 @@ class TestRefused:
         with pytest.raises(ValueError, match="'prot' lacks 1 of the 7 features"):
             CoVAE.load(saved, mdata)
 
+    @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "another program's"])
+    def test_damaged_data_beside_a_whole_model(self, covae: CoVAE, tmp_path: Path, damage: str) -> None:
+        covae.save(tmp_path / "m", save_anndata=True)
+        path = tmp_path / "m" / "mdata.h5mu"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        changed = {"truncated": content[:-500], "flipped": content, "empty": b"", "another program's": b"PK\x03\x04"}
+        path.write_bytes(bytes(changed[damage]))
+        with pytest.raises(ValueError, match=r"mdata.h5mu is damaged: .*load\(dir, mdata\).*load\(dir, adata=False\)"):
+            CoVAE.load(tmp_path / "m")
+        assert_same_latents(CoVAE.load(tmp_path / "m", adata=False), covae)
+
     def test_checksums_are_those_of_coreutils(self, saved: Path) -> None:
         try:
             checked = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=saved, capture_output=True, text=True)
@@ -293,6 +306,42 @@ class TestWriting:
         assert calls
         assert {f.name: f.read_bytes() for f in folder.iterdir()} == before
         assert [f.name for f in folder.parent.iterdir()] == [folder.name]
+        assert_same_latents(CoVAE.load(folder, adata=False), covae)
+
+    def test_a_file_that_grows_no_further(self, covae: CoVAE, folder: Path) -> None:
+        """The system itself refuses to write on, as on a full disk, part of the way through the arrays."""
+        resource = pytest.importorskip("resource")
+        before = {f.name: f.read_bytes() for f in folder.iterdir()}
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before["model.json"]) + 100, limits[1]))
+        try:
+            with pytest.raises(OSError):
+                covae.save(folder, overwrite=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert {f.name: f.read_bytes() for f in folder.iterdir()} == before
+        assert [f.name for f in folder.parent.iterdir()] == [folder.name]
+        assert_same_latents(CoVAE.load(folder, adata=False), covae)
+
+    def test_killed_between_the_two_renames(self, covae: CoVAE, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing is lost, and the message says where it is."""
+        replace = os.replace
+
+        def killed(source: Path, target: Path) -> None:
+            replace(source, target)
+            os._exit(9)
+
+        child = os.fork()
+        if child == 0:
+            monkeypatch.setattr(os, "replace", killed)
+            covae.save(folder, overwrite=True)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        with pytest.raises(FileNotFoundError, match=r"left the model before it in .*: rename that folder") as caught:
+            CoVAE.load(folder, adata=False)
+        found = re.search(r"before it in (.*): rename", str(caught.value))
+        assert found is not None
+        Path(found.group(1)).rename(folder)
         assert_same_latents(CoVAE.load(folder, adata=False), covae)
 
     def test_a_new_folder_has_the_permissions_of_any_other(self, covae: CoVAE, tmp_path: Path) -> None:

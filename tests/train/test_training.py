@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 
+import lightning.pytorch as pl
+import mudata
 import numpy as np
 import pytest
 import scvi
 import torch
+from scipy import sparse
 
 import omicvae
 from omicvae.train import MosaicPlan, clip_norm
@@ -75,6 +78,31 @@ def test_same_seed_repeats_exactly_and_another_does_not():
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.parametrize("cls", [omicvae.model.CoVAE, omicvae.model.MMVAEPlusPlus, omicvae.model.MVAE])
+@pytest.mark.parametrize("storage", [np.asarray, sparse.csr_matrix])
+def test_data_on_disk_train_as_data_in_memory(tmp_path, cls, storage):
+    """Bit for bit: same history, latents and imputations of a backed MuData."""
+    mdata = cohort(n_obs=80)
+    for adata in mdata.mod.values():
+        adata.X = storage(adata.X)
+    mdata.write_h5mu(tmp_path / "m.h5mu")
+    found = []
+    for source in (mdata, mudata.read_h5mu(tmp_path / "m.h5mu", backed="r")):
+        scvi.settings.seed = 5
+        model = build(source, cls)
+        model.train(max_epochs=2, batch_size=32, **QUIET)
+        history = {k: v.to_numpy(dtype=float) for k, v in model.history.items()}
+        scvi.settings.seed = 6
+        found.append((history, model.get_latent_representation(return_numpy=True), model.impute("rna")))
+    (history, latents, imputed), (other_history, other_latents, other_imputed) = found
+    assert history.keys() == other_history.keys()
+    for name, values in history.items():
+        np.testing.assert_array_equal(other_history[name], values, err_msg=name)
+    np.testing.assert_array_equal(other_latents, latents)
+    np.testing.assert_array_equal(other_imputed.X, imputed.X)
+    np.testing.assert_array_equal(other_imputed.layers["upper"], imputed.layers["upper"])
+
+
 def test_weights_of_the_best_epoch_are_kept():
     """The validation loss of the final weights, computed anew, is the least in the history and not the last."""
     scvi.settings.seed = 3
@@ -125,23 +153,28 @@ def test_statistics_come_from_training_samples_only():
 
 @pytest.mark.parametrize("train_size", [0.9, 1.0])
 def test_a_loss_that_is_not_finite_stops_names_the_modality_and_restores(caplog, monkeypatch, train_size):
+    """With validation samples and without; the epoch named is that in which it happened."""
     model = build(cohort())
     monkeypatch.setattr(logging.getLogger("omicvae"), "propagate", True)
     likelihood = model.module.likelihoods.of("methylation")
-    original, calls = likelihood.log_prob, []
+    original, epochs = likelihood.log_prob, []
+
+    class Watch(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            epochs.append(trainer.current_epoch)
 
     def breaks(eta, observed, noise):
-        calls.append(1)
         value = original(eta, observed, noise)
-        return value * torch.nan if len(calls) > 12 else value
+        return value * torch.nan if len(epochs) > 4 else value  # in epoch 4, the fifth
 
     monkeypatch.setattr(likelihood, "log_prob", breaks)
     with caplog.at_level(logging.ERROR, logger="omicvae"):
-        model.train(max_epochs=30, batch_size=64, train_size=train_size, **QUIET)
+        model.train(max_epochs=30, batch_size=64, train_size=train_size, callbacks=[Watch()], **QUIET)
     message = caplog.text
-    assert "methylation" in message and "epoch" in message and "restored" in message
-    assert len(model.history["train_loss"]) < 30
+    assert "methylation" in message and "epoch 4" in message and "restored" in message
+    assert epochs == [0, 1, 2, 3, 4] and model.best_epoch_ < 4
     assert all(torch.isfinite(p).all() for p in model.module.parameters())
+    assert np.isfinite(model.get_latent_representation(return_numpy=True)).all()
 
 
 def test_a_loss_that_is_never_finite_raises(monkeypatch):

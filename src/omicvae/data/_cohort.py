@@ -254,5 +254,8 @@ def _numbers(column: pd.Series, what: str) -> NDArray[np.float32]:
         raise ValueError(f"{what} holds {column.dtype} values, not numbers") from error
     infinite = np.isinf(values)
     if infinite.any():
-        raise ValueError(f"{what} is infinite in {int(infinite.sum())} samples, first {column.index[infinite][0]!r}")
+        raise ValueError(
+            f"{what} is infinite in {int(infinite.sum())} samples, first {column.index[infinite][0]!r}. Replace such "
+            "values by NaN, or rescale the column if they are only too large for float32."
+        )
     return values

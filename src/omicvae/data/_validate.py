@@ -66,7 +66,7 @@ def choose_modalities(mdata: MuData, modalities: Sequence[str] | None) -> tuple[
 def check_names(mdata: MuData, modalities: Sequence[str]) -> None:
     """Raise a ValueError on empty modalities, duplicate names and samples unknown to ``mdata.obs``."""
     if mdata.n_obs == 0:
-        raise ValueError("the MuData has no samples")
+        raise ValueError("the MuData has no samples: check what it was read from or cut to")
     if not mdata.obs_names.is_unique:
         raise ValueError(f"mdata.obs_names are not unique: {_duplicates(mdata.obs_names)}")
     for name in modalities:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from omicvae.data import Batch, Cohort, MosaicManager, PatternSplitter, Schema
 from omicvae.data._schema import values_key
 from omicvae.data._validate import nearest
 from omicvae.model._device_cache import device_cache as device_cache_of
+from omicvae.model._resume import describe_run, open_checkpoints
 from omicvae.model._setup import build_manager
 from omicvae.model._sizes import whole_number
 from omicvae.model._trainer_settings import n_processes, trainer_settings
@@ -29,7 +31,7 @@ from omicvae.model._values import check_values
 from omicvae.module import MultimodalModule
 from omicvae.nn import NetworkConfig
 from omicvae.stats.conformal import LEAST_SCORES
-from omicvae.train import BestWeights, MosaicPlan, training_budget
+from omicvae.train import BestWeights, Checkpoints, MosaicPlan, PlainCheckpointIO, training_budget
 
 logger = logging.getLogger("omicvae")
 
@@ -245,6 +247,8 @@ class MultimodalModel(BaseModelClass):
         datamodule: PatternSplitter | None = None,
         datasplitter_kwargs: Mapping[str, Any] | None = None,
         plan_kwargs: Mapping[str, Any] | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        resume: bool = False,
         **trainer_kwargs: Any,
     ) -> None:
         """Train the model.
@@ -282,6 +286,13 @@ class MultimodalModel(BaseModelClass):
             Passed to :class:`omicvae.data.PatternSplitter`, for example ``external_indexing``.
         plan_kwargs
             Passed to :class:`omicvae.train.MosaicPlan`, for example ``lr``.
+        checkpoint_dir
+            Folder to which training writes how far it has come, after epochs; nothing is written by default. It is
+            data, and reading it executes nothing.
+        resume
+            Go on with the run in ``checkpoint_dir``, or start it if the folder is empty. With the same data, arguments
+            and ``scvi.settings.seed`` on the same machine, the result is that of a run that was never interrupted.
+            Preparation before the first epoch is done again.
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer`, for example ``precision="bf16-mixed"``: networks then compute in
             bfloat16; latents, likelihoods and divergences stay in float32.
@@ -290,6 +301,10 @@ class MultimodalModel(BaseModelClass):
         ------
         FloatingPointError
             If the loss is not finite before anything was learned.
+        FileExistsError
+            If ``checkpoint_dir`` holds a run and ``resume`` is false.
+        ValueError
+            If it holds another run or is damaged, or for impossible arguments.
         """
         if max_epochs is not None:
             max_epochs = whole_number("max_epochs", max_epochs)
@@ -314,6 +329,11 @@ class MultimodalModel(BaseModelClass):
         keeper = BestWeights()
         trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", []), keeper]
         trainer_kwargs.setdefault("check_val_every_n_epoch", 1 if with_validation else None)
+        checkpoints = self._checkpoints(checkpoint_dir, resume, splitter, epochs, early_stopping, plan_kwargs)
+        if checkpoints is not None:
+            checkpoints.begin(self.module)
+            trainer_kwargs["plugins"] = [*trainer_kwargs.get("plugins", []), PlainCheckpointIO()]
+            trainer_kwargs["ckpt_path"] = checkpoints.latest
         n_vars = sum(m.n_vars for m in self.schema.modalities)
         arguments = trainer_settings(
             trainer_kwargs, epochs=epochs, n_vars=n_vars, early_stopping=early_stopping and with_validation
@@ -336,6 +356,8 @@ class MultimodalModel(BaseModelClass):
                 devices=devices,
                 **arguments,
             )
+        if checkpoints is not None:
+            runner.trainer.callbacks.append(checkpoints)  # last, so that what the others decide is in the checkpoint
         before = len(self.history["train_loss"]) if self.history else 0
         with cache:
             runner()
@@ -345,6 +367,25 @@ class MultimodalModel(BaseModelClass):
 
     _by_gradient = True
     _share_of_epochs = 1.0  # of the default budget
+
+    def _checkpoints(
+        self,
+        checkpoint_dir: str | os.PathLike[str] | None,
+        resume: bool,
+        splitter: PatternSplitter,
+        max_epochs: int,
+        early_stopping: bool,
+        plan_kwargs: Mapping[str, Any] | None,
+    ) -> Checkpoints | None:
+        if checkpoint_dir is None:
+            return open_checkpoints(None, resume, {})
+        if not self._by_gradient:
+            raise ValueError("training in closed form has no epochs to go on from: leave checkpoint_dir out")
+        run = describe_run(
+            type(self).__name__, self.init_params_["non_kwargs"], self.schema, self._own_cohort(), splitter,
+            max_epochs=max_epochs, early_stopping=early_stopping, plan_kwargs=sorted((plan_kwargs or {}).items()),
+        )  # fmt: skip
+        return open_checkpoints(checkpoint_dir, resume, run)
 
     def _finish_without_gradient(self, splitter: PatternSplitter) -> None:
         """What training consists of where everything is in closed form."""

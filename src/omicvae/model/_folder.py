@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
-import io
 import json
 import os
 import shutil
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +16,10 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from omicvae.train._record_file import UNREADABLE, plain_arrays
+
 FORMAT = 1
 STATE, ARRAYS, DATA, CHECKSUMS = "model.json", "arrays.npz", "mdata.h5mu", "SHA256SUMS"
-
-_UNREADABLE = (
-    *(AttributeError, EOFError, KeyError, MemoryError, OSError, RuntimeError, TypeError, ValueError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
-)
-"""What numpy raises on files that are not archives of plain arrays."""
 
 
 def check_target(target: Path, overwrite: bool) -> None:
@@ -97,6 +90,21 @@ def write_model(
     (folder / CHECKSUMS).write_text("".join(sums))
 
 
+def sign_data(folder: Path) -> None:
+    """Add the checksum of the data that were saved beside a model."""
+    with (folder / CHECKSUMS).open("a") as sums:
+        sums.write(f"{_file_digest(folder / DATA)}  {DATA}\n")
+
+
+def check_data(folder: Path) -> None:
+    """Raise a ValueError if the data beside a model are not those that were saved with it."""
+    if _checksums(folder).get(DATA, "") != _file_digest(folder / DATA):
+        raise ValueError(
+            f"{folder / DATA} is damaged: it is not the file that was saved (see {CHECKSUMS}). The model itself can be "
+            "read with load(dir, mdata), or load(dir, adata=False)."
+        )
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """The JSON part of a saved model.
 
@@ -109,6 +117,8 @@ def read_state(folder: Path) -> dict[str, Any]:
     """
     if not (folder / STATE).is_file():
         hint = " It holds a model.pt, which is a pickle and is not read." if (folder / "model.pt").exists() else ""
+        for old in sorted(folder.absolute().parent.glob(f".{glob.escape(folder.absolute().name)}-*-old")):
+            hint = f" A save that was interrupted left the model before it in {old}: rename that folder."
         raise FileNotFoundError(f"{folder} holds no saved omicvae model ({STATE} is missing).{hint}")
     text = (folder / STATE).read_bytes()
     try:
@@ -130,24 +140,28 @@ def read_arrays(folder: Path) -> dict[str, NDArray[Any]]:
     content = path.read_bytes()
     _verify(folder, ARRAYS, content)
     try:
-        stored = np.load(io.BytesIO(content), allow_pickle=False)
-        arrays = {name: stored[name] for name in stored.files}
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise TypeError("numpy gives the bytes of what is not an array")
-        return arrays
-    except _UNREADABLE as error:
+        return plain_arrays(content)
+    except UNREADABLE as error:
         raise ValueError(f"{path} is damaged, or holds something other than plain arrays; it is not read") from error
 
 
-def _verify(folder: Path, name: str, content: bytes) -> None:
+def _checksums(folder: Path) -> dict[str, str]:
     try:
         lines = (folder / CHECKSUMS).read_text().splitlines()
-        expected = {file: digest for digest, file in (line.split("  ", 1) for line in lines)}
+        return {file: digest for digest, file in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} is damaged: {CHECKSUMS} is missing or cannot be read") from error
-    if expected.get(name) != _digest(content):
+
+
+def _verify(folder: Path, name: str, content: bytes) -> None:
+    if _checksums(folder).get(name) != _digest(content):
         raise ValueError(f"{folder / name} is damaged: it is not the file that was saved (see {CHECKSUMS})")
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

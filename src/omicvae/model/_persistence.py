@@ -20,7 +20,16 @@ from scvi.data import AnnDataManager
 
 from omicvae.data import MosaicManager, Schema
 from omicvae.model._base import MultimodalModel
-from omicvae.model._folder import DATA, check_target, read_arrays, read_state, replacing, write_model
+from omicvae.model._folder import (
+    DATA,
+    check_data,
+    check_target,
+    read_arrays,
+    read_state,
+    replacing,
+    sign_data,
+    write_model,
+)
 from omicvae.model._values import check_values
 from omicvae.nn import NetworkConfig
 
@@ -93,6 +102,7 @@ class PersistenceMixin(MultimodalModel):
             write_model(folder, self._state(), self._arrays(), _plain)
             if save_anndata:
                 self.adata.write(folder / DATA)
+                sign_data(folder)
 
     def _state(self) -> dict[str, Any]:
         history = self.history or {}
@@ -247,6 +257,7 @@ def _attached(folder: Path, adata: MuData | bool | None) -> MuData | None:
         raise ValueError(
             f"{folder} was saved without its data: pass it with load(dir, mdata), or load(dir, adata=False) to attach none"
         )
+    check_data(folder)
     return mudata.read_h5mu(folder / DATA)
 
 

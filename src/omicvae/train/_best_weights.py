@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -60,6 +61,15 @@ class BestWeights(pl.Callback):
             )
         logger.error("%s: training stops and the weights of epoch %s are restored.", message, self.best_epoch)
         trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint has to hold."""
+        return {"best": self.best, "best_epoch": self.best_epoch, "weights": self._state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        self._state = state_dict["weights"]
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the remembered weights back."""
