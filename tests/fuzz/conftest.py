@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from mudata import MuData
 from scipy import sparse
@@ -28,6 +28,7 @@ settings.register_profile(
     derandomize="OMICVAE_FUZZ_CASES" not in os.environ,  # the same cases each time, unless a number is asked for
     database=None,
     deadline=None,
+    phases=[Phase.explicit, Phase.generate],  # each step of shrinking would train; a case's traits say what it is
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )

@@ -67,8 +67,6 @@ def check_names(mdata: MuData, modalities: Sequence[str]) -> None:
     """Raise a ValueError on empty modalities, duplicate names and samples unknown to ``mdata.obs``."""
     if mdata.n_obs == 0:
         raise ValueError("the MuData has no samples: check what it was read from or cut to")
-    if not mdata.obs_names.is_unique:
-        raise ValueError(f"mdata.obs_names are not unique: {_duplicates(mdata.obs_names)}")
     for name in modalities:
         adata = mdata.mod[name]
         if isinstance(adata, MuData):
@@ -93,6 +91,11 @@ def check_names(mdata: MuData, modalities: Sequence[str]) -> None:
                 f"{len(unknown)} samples of modality {name!r} are not in mdata.obs_names: {listing(unknown)}. "
                 "The modality was changed after the MuData was built: call mdata.update()."
             )
+    if not mdata.obs_names.is_unique:
+        raise ValueError(
+            f"mdata.obs_names are not unique: {_duplicates(mdata.obs_names)}. Make the obs_names of every modality unique, "
+            "also of those that are left out, and call mdata.update()."
+        )
 
 
 def check_overlap(mdata: MuData, modalities: Sequence[str]) -> None:

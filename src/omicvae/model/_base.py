@@ -333,7 +333,7 @@ class MultimodalModel(BaseModelClass):
         if checkpoints is not None:
             checkpoints.begin(self.module)
             trainer_kwargs["plugins"] = [*trainer_kwargs.get("plugins", []), PlainCheckpointIO()]
-            trainer_kwargs["ckpt_path"] = checkpoints.latest
+            trainer_kwargs["ckpt_path"] = None if checkpoints.latest is None else str(checkpoints.latest)
         n_vars = sum(m.n_vars for m in self.schema.modalities)
         arguments = trainer_settings(
             trainer_kwargs, epochs=epochs, n_vars=n_vars, early_stopping=early_stopping and with_validation

@@ -122,9 +122,8 @@ class Checkpoints(Checkpoint):
         for what, value in self.run.items():
             if found.get(what) != value:
                 raise ValueError(
-                    f"{self.folder} holds checkpoints of another run, whose {what} differ: {found.get(what)} there, "
-                    f"{value} here. Train with the same data, arguments and scvi.settings.seed, or name another "
-                    "checkpoint_dir."
+                    f"{self.folder} holds checkpoints of another run ({what}: {found.get(what)} there, {value} here). "
+                    "Train with the same data, arguments and scvi.settings.seed, or name another checkpoint_dir."
                 )
         try:
             module.load_state_dict(start["module"])
@@ -177,8 +176,9 @@ class Checkpoints(Checkpoint):
             for epoch, value in zip(epochs, values, strict=True):
                 for log in trainer.loggers:
                     log.log_metrics({name: value, "epoch": epoch}, step=epoch)
-        if hasattr(trainer.early_stopping_callback, "_current_step"):  # scvi-tools' count of epochs is not in its state
-            trainer.early_stopping_callback._current_step = self._early_steps
+        stopping = trainer.early_stopping_callback
+        if stopping is not None and hasattr(stopping, "_current_step"):  # scvi-tools' count of epochs, not in its state
+            stopping._current_step = self._early_steps
         trainer.should_stop = self._stopped
         set_random_state(self._random)
 

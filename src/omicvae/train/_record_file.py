@@ -87,11 +87,14 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def _flattened(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     """``value`` as JSON, its tensors and arrays moved to ``arrays``; containers are ``[kind, content]``."""
-    if isinstance(value, torch.Tensor | np.ndarray):
+    if isinstance(value, torch.Tensor):
         name = str(len(arrays))
-        is_tensor = isinstance(value, torch.Tensor)
-        arrays[name] = value.detach().cpu().numpy() if is_tensor else value
-        return ["tensor" if is_tensor else "array", name]
+        arrays[name] = value.detach().cpu().numpy()
+        return ["tensor", name]
+    if isinstance(value, np.ndarray):
+        name = str(len(arrays))
+        arrays[name] = value
+        return ["array", name]
     if isinstance(value, Mapping):
         return ["dict", [[_flattened(k, arrays), _flattened(v, arrays)] for k, v in value.items()]]
     if isinstance(value, list | tuple):

@@ -20,6 +20,7 @@ OWN, CROSS = 0, 1
 """Rows of a noise parameter: the modality itself was seen, or it is predicted from others."""
 
 LEAST_INPUT_SCALE = 0.1  # an encoder input is not blown up where a feature hardly varies
+LARGEST_VALUE = 1e15  # squares of values, and their sums over many samples, have to stay below the largest float32
 LINK_SCALE_RANGE = (0.1, 2.0)  # of one unit of eta, where the link scale is not the scale of the data
 
 
@@ -240,10 +241,17 @@ class Likelihood(nn.Module, ABC):
             raise ValueError(
                 complaint(modality, summary, "inf", "infinite", "Replace them by NaN if they are missing.")
             )
+        for found in (summary, *([] if coverage is None else [coverage])):
+            reach = max(abs(found.minimum), abs(found.maximum))  # NaN where there is no value
+            if reach > LARGEST_VALUE:
+                raise ValueError(
+                    f"modality {modality!r}: values reach {reach:.3g}, and beyond {LARGEST_VALUE:.0e} arithmetic in float32 "
+                    "overflows. Replace outliers that cannot be measurements by NaN, or rescale the modality."
+                )
         cls._check(modality, summary, coverage)
         for what, names in (("without any value", summary.all_nan), ("constant", summary.constant)):
             if names:
-                listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+                listed = ", ".join(map(printable, names[:5])) + (", ..." if len(names) > 5 else "")
                 are = "feature is" if len(names) == 1 else "features are"
                 logger.warning("modality %r: %d %s %s (%s)", modality, len(names), are, what, listed)
 
@@ -307,6 +315,11 @@ def gather(table: Tensor, noise: Tensor) -> Tensor:
 def complaint(modality: str, summary: ValueSummary, kind: str, adjective: str, advice: str) -> str:
     """Message on values of one kind of :class:`~omicvae.stats.summary.ValueSummary`: how many, where, what to do."""
     count: Any = getattr(summary, f"n_{kind}")
-    where = ", ".join(summary.examples.get(kind, ()))
+    where = ", ".join(map(printable, summary.examples.get(kind, ())))
     are = "value is" if count == 1 else "values are"
     return f"modality {modality!r}: {count} {are} {adjective} (first in features {where}). {advice}"
+
+
+def printable(name: str) -> str:
+    """A name as it can stand in a message of one line."""
+    return name if name.isprintable() else repr(name)[1:-1]
