@@ -111,11 +111,11 @@ def test_trains_and_imputes_or_is_refused(data: Any, cases: Callable, files: Pat
         warnings.simplefilter("ignore")
         try:
             case = data.draw(cases(files))
+            note(repr(case))
+            check(case)
         finally:
             for file in files.iterdir():
-                file.unlink()  # an open file stays readable
-        note(repr(case))
-        check(case)
+                file.unlink()
 
 
 def check(case: Any) -> None:

@@ -42,6 +42,12 @@ class TestModalities:
         assert "mdata = mdata.copy()" in check.refused(mdata[:10], "view")
         check.accepted(mdata[:10].copy())
 
+    def test_a_modality_that_is_a_view(self, mdata: MuData, check: Any) -> None:
+        mdata.mod["prot"] = mdata["prot"][:8]
+        message = check.refused(mdata, "modality 'prot' is a view")
+        check.follow(message, r"call (.*) first", mdata=mdata)
+        check.accepted(mdata)
+
     def test_modalities_that_share_features_instead_of_samples(self, mdata: MuData, check: Any) -> None:
         parts = {"a": mdata["rna"][:6].copy(), "b": mdata["rna"][6:].copy()}
         check.refused(MuData(parts, axis=1), "must share observations (axis=0)", "axis=1", likelihoods=None)

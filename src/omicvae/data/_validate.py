@@ -74,6 +74,11 @@ def check_names(mdata: MuData, modalities: Sequence[str]) -> None:
                 f"modality {name!r} is itself a MuData, of {listing(list(adata.mod))}: put these beside the others, with "
                 f"mdata = mudata.MuData({{**mdata.mod, **mdata[{name!r}].mod}}), and leave {name!r} out of modalities="
             )
+        if adata.is_view:
+            raise ValueError(
+                f"modality {name!r} is a view of another AnnData (a subset): call "
+                f"mdata.mod[{name!r}] = mdata[{name!r}].copy(); mdata.update() first"
+            )
         if adata.n_obs < 2:
             raise ValueError(f"modality {name!r} has {adata.n_obs} samples; at least 2 are needed. Leave it out.")
         if adata.n_vars < 1:
