@@ -21,6 +21,8 @@ BELOW: dict[str, set[str]] = {
     "metrics": {"data", "model", "module", "nn", "stats"},
     "tl": {"data", "model", "module", "nn", "stats"},
     "pl": {"data", "model", "stats", "tl"},
+    "report": {"data", "model", "pl", "tl"},
+    "cli": {"_demo", "data", "model", "pl", "tl"},
 }
 
 

@@ -5,9 +5,9 @@ from importlib.metadata import version
 
 import rich.pretty
 
-from omicvae import data, datasets, metrics, model, nn, pl, stats, tl
+from omicvae import data, datasets, metrics, model, nn, pl, report, stats, tl
 
-__all__ = ["data", "datasets", "metrics", "model", "nn", "pl", "stats", "tl"]
+__all__ = ["data", "datasets", "metrics", "model", "nn", "pl", "report", "stats", "tl"]
 __version__ = version("omicvae")
 
 logging.getLogger("omicvae").addHandler(logging.NullHandler())

@@ -8,6 +8,7 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from omicvae.model._resume import describe_run, open_checkpoints
 from omicvae.model._setup import build_manager
 from omicvae.model._sizes import whole_number
 from omicvae.model._trainer_settings import n_processes, trainer_settings
+from omicvae.model._training_record import TrainingRecord
 from omicvae.model._values import check_values
 from omicvae.module import MultimodalModule
 from omicvae.nn import NetworkConfig
@@ -64,6 +66,7 @@ class MultimodalModel(BaseModelClass):
         self.schema = Schema.from_registry(self.registry_)
         self.calibration_indices_: NDArray[np.intp] | None = None
         self._asked_epochs: int | None = None
+        self.training_ = TrainingRecord()
         self.best_epoch_: int | None = None  # position in the history of the epoch whose weights are kept
 
     # ------------------------------------------------------------------ setup
@@ -359,8 +362,10 @@ class MultimodalModel(BaseModelClass):
         if checkpoints is not None:
             runner.trainer.callbacks.append(checkpoints)  # last, so that what the others decide is in the checkpoint
         before = len(self.history["train_loss"]) if self.history else 0
+        self.training_ = replace(self.training_, batch_size=splitter.batch_size, max_epochs=epochs, lr=plan.lr)
         with cache:
             runner()
+        self.training_ = replace(self.training_, device=self.module.device.type)
         self.best_epoch_ = None if keeper.best_epoch is None else before + keeper.best_epoch
         self._after_fit(splitter)
         self._calibrate()
@@ -420,6 +425,7 @@ class MultimodalModel(BaseModelClass):
         return splitter
 
     def _before_fit(self, splitter: PatternSplitter) -> None:
+        self.training_ = TrainingRecord.begun()
         self.module.cpu().train()
         self.module.begin_training(splitter.train_dataloader)
 

@@ -6,7 +6,11 @@ from omicvae.model._generation import GenerationMixin
 from omicvae.model._imputation import ImputationMixin
 from omicvae.model._latent import LatentMixin
 from omicvae.model._persistence import PersistenceMixin
+from omicvae.model._written_report import ReportMixin
 
 
-class Model(PersistenceMixin, ImputationMixin, GenerationMixin, LatentMixin):
-    """Setup, training, latents, imputation, generation, saving: a model class adds its constructor and its latents' names."""
+class Model(PersistenceMixin, ImputationMixin, GenerationMixin, LatentMixin, ReportMixin):
+    """Setup, training, latents, imputation, generation, saving, report.
+
+    A model class adds its constructor and its latents' names.
+    """

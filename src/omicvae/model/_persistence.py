@@ -30,6 +30,7 @@ from omicvae.model._folder import (
     sign_data,
     write_model,
 )
+from omicvae.model._training_record import TrainingRecord
 from omicvae.model._values import check_values
 from omicvae.nn import NetworkConfig
 
@@ -113,6 +114,7 @@ class PersistenceMixin(MultimodalModel):
             "registry": self.registry_,
             "trained": self.is_trained_,
             "best_epoch": self.best_epoch_,
+            "training": self.training_.to_dict(),
             "history": {k: {"index": list(v.index), "values": v.iloc[:, 0].tolist()} for k, v in history.items()},
         }
 
@@ -181,6 +183,7 @@ class PersistenceMixin(MultimodalModel):
     def _restore(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
         self.is_trained_ = bool(state["trained"])
         self.best_epoch_ = state["best_epoch"]
+        self.training_ = TrainingRecord.from_dict(state.get("training", {}))
         self.history_ = {
             k: pd.DataFrame({k: v["values"]}, index=pd.Index(v["index"], name="epoch"))
             for k, v in state["history"].items()

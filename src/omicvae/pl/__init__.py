@@ -1,5 +1,6 @@
 """Plots of cohorts and of what models say, in scanpy's manner: each returns the Axes it drew on."""
 
+from omicvae.pl._aggregated_posterior import aggregated_posterior
 from omicvae.pl._assay_value import assay_value
 from omicvae.pl._benchmark import benchmark
 from omicvae.pl._calibration import calibration
@@ -9,8 +10,10 @@ from omicvae.pl._missingness import missingness
 from omicvae.pl._observed_vs_imputed import observed_vs_imputed
 from omicvae.pl._pit import pit
 from omicvae.pl._risk_coverage import risk_coverage
+from omicvae.pl._skill import skill
 
 __all__ = [
+    "aggregated_posterior",
     "assay_value",
     "benchmark",
     "calibration",
@@ -20,4 +23,5 @@ __all__ = [
     "observed_vs_imputed",
     "pit",
     "risk_coverage",
+    "skill",
 ]

@@ -14,8 +14,9 @@ def as_frame(
     model_or_frame: Model | pd.DataFrame,
     columns: Sequence[str],
     measure: Callable[[Model], pd.DataFrame],
+    source: str | None = None,
 ) -> pd.DataFrame:
-    """The table itself, or what ``measure`` makes of the model.
+    """The table itself, or what ``measure`` makes of the model; ``source`` is what a user calls ``measure``.
 
     Raises
     ------
@@ -31,5 +32,5 @@ def as_frame(
     missing = [c for c in columns if c not in model_or_frame]
     if missing or model_or_frame.empty:
         lack = f"lacks the columns {listing(missing)}" if missing else "is empty"
-        raise ValueError(f"the DataFrame {lack}; pass what omicvae.tl.{measure.__name__} returned")
+        raise ValueError(f"the DataFrame {lack}; pass what {source or f'omicvae.tl.{measure.__name__}'} returned")
     return model_or_frame

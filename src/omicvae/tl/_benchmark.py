@@ -136,8 +136,9 @@ def benchmark(
     for fold in range(n_splits):
         train, test = (np.flatnonzero((folds == fold) == is_test) for is_test in (False, True))
         split = Split(values, train[folds[train] >= 0].astype(np.intp), test.astype(np.intp), sources)
-        for name in names:
-            logger.info("benchmark: split %d of %d, %s", fold + 1, n_splits, name)
+        for k, name in enumerate(names):
+            step = {"step": fold * len(names) + k, "steps": n_splits * len(names)}
+            logger.info("benchmark: split %d of %d, %s", fold + 1, n_splits, name, extra=step)
             rows += _scores(name, makers[name], split, fold, wanted)
     return _table(rows, names, wanted)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +18,8 @@ from omicvae.data._measured import observed_values
 from omicvae.model._model import Model
 from omicvae.model._sizes import whole_number
 from omicvae.tl._streaming import Block
+
+logger = logging.getLogger("omicvae")
 
 IMPUTED_LAYERS = {"imputed_sd": "sd", "imputed_lower": "lower", "imputed_upper": "upper"}
 LAYERS = ("imputed", *IMPUTED_LAYERS)
@@ -57,8 +60,11 @@ class Blocks:
 
     def __iter__(self) -> Iterator[Block]:
         """Blocks in the order of the samples."""
-        for start in range(0, len(self.cohort), self.n_rows):
-            yield self._block(np.arange(start, min(start + self.n_rows, len(self.cohort)), dtype=np.intp))
+        n_obs = len(self.cohort)
+        for start in range(0, n_obs, self.n_rows):
+            step = {"step": start, "steps": n_obs}
+            logger.info("complete: %s, %d of %d samples", self.modality, start, n_obs, extra=step)
+            yield self._block(np.arange(start, min(start + self.n_rows, n_obs), dtype=np.intp))
 
     def _block(self, positions: NDArray[np.intp]) -> Block:
         found = self.model.impute(

@@ -1,8 +1,4 @@
-"""The command line: ``omicvae <command>``.
-
-A command parses its arguments, calls the function that does the work and prints what it returned. Mistakes of the user
-end with one sentence and a non-zero exit code.
-"""
+"""What all commands share: a console, the package's log on it, silence from other packages, and short errors."""
 
 from __future__ import annotations
 
@@ -10,74 +6,59 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated
 
+import scvi
 import typer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
-
-app = typer.Typer(
-    name="omicvae",
-    help="Multi-omics variational autoencoders for samples that lack whole assays.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
 
 WIDTH = 100
 CHATTY = ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "pytorch_lightning", "scvi")
-USER_ERRORS = (ValueError, OSError, FloatingPointError)  # others are mistakes of ours and keep their traceback
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"omicvae {version('omicvae')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _main(
-    show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
-    ] = False,
-) -> None:
-    """Multi-omics variational autoencoders for samples that lack whole assays."""
-
-
-@app.command()
-def demo(
-    output: Annotated[Path, typer.Option(help="Folder to write to.", file_okay=False)] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Seed of everything that is random.", min=0, max=2**32 - 1)] = 0,
-) -> None:
-    """Train two models on breast tumours of which a third lack proteins, and show what they say."""
-    with command() as console:
-        from omicvae._demo import render, run_demo  # plotting libraries take seconds to import
-
-        console.print(render(run_demo(output, seed, console)))
+USER_ERRORS = (ValueError, OSError, FloatingPointError, MisconfigurationException)
+"""Others are mistakes of ours and keep their traceback."""
 
 
 @contextmanager
-def command() -> Iterator[Console]:
-    """What all commands share: a console, the package's log on it, silence from other packages, and short errors."""
+def command(*, seed: int | None = None, log: bool = True) -> Iterator[Console]:
+    """Run a command.
+
+    Parameters
+    ----------
+    seed
+        Of everything that is random.
+    log
+        Whether to show the package's own log.
+    """
     console = Console(file=sys.stdout, width=WIDTH, highlight=False, soft_wrap=False)
     try:
-        with _log_to(console), _quiet():
+        with _log_to(console, logging.INFO if log else logging.ERROR), _quiet():
+            if seed is not None:
+                scvi.settings.seed = seed
             yield console
     except USER_ERRORS as error:
-        Console(stderr=True, width=WIDTH, highlight=False).print(f"[red]Error:[/red] {escape(str(error))}")
+        sentence = " ".join(str(error).split()) or type(error).__name__
+        Console(stderr=True, width=WIDTH, highlight=False).print(f"[red]Error:[/red] {escape(sentence)}")
         raise typer.Exit(1) from None
+
+
+def table(*columns: str, left: Sequence[str] = ()) -> Table:
+    """Table with these columns; those named in ``left`` are aligned to the left, numbers to the right."""
+    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="left" if column in left else "right", no_wrap=column not in left)
+    return made
 
 
 class _ConsoleLog(logging.Handler):
     """Prints each message once: two models set up on the same data say the same about them."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(logging.INFO)
+    def __init__(self, console: Console, level: int) -> None:
+        super().__init__(level)
         self.console = console
         self.seen: set[str] = set()
 
@@ -90,10 +71,10 @@ class _ConsoleLog(logging.Handler):
 
 
 @contextmanager
-def _log_to(console: Console) -> Iterator[None]:
+def _log_to(console: Console, least: int) -> Iterator[None]:
     """Show the package's own log."""
     logger = logging.getLogger("omicvae")
-    handler, level = _ConsoleLog(console), logger.level
+    handler, level = _ConsoleLog(console, least), logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
