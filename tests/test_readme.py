@@ -13,7 +13,8 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_quick_start_runs():
+def test_the_quick_start_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     assert "model.train()" in code
     names: dict[str, object] = {}
@@ -23,3 +24,4 @@ def test_the_quick_start_runs():
     complete = names["complete"]
     assert {m: a.n_obs for m, a in complete.mod.items()} == {"rna": 300, "mirna": 300, "rppa": 300}
     assert {"sd", "lower", "upper"} <= set(names["proteins"].layers)
+    assert "<h1>CoVAE of rna, mirna and rppa</h1>" in (tmp_path / "report.html").read_text()

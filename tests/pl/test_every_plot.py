@@ -16,7 +16,7 @@ from omicvae.model import CoVAE
 Plot = Callable[..., Axes]
 
 
-@pytest.fixture(params=["history", "missingness", "cross_correlation", "calibration"])
+@pytest.fixture(params=["history", "missingness", "cross_correlation", "calibration", "skill", "aggregated_posterior"])
 def plot(request: pytest.FixtureRequest, model: CoVAE) -> Plot:
     """Each plot with its first argument filled in."""
     subject = model.adata if request.param == "missingness" else model
