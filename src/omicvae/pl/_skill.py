@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from omicvae.model._model import Model
 from omicvae.pl._figure import GREY, canvas, legend_beside, style, tidy
@@ -87,6 +87,7 @@ def skill(
     drawn.ax.set_xlim(0, 1)
     drawn.ax.set_ylim(bottom=max(low, LOWEST))
     drawn.ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    drawn.ax.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     drawn.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     drawn.ax.set_xlabel("Features, best first")
     drawn.ax.set_ylabel(f"Skill over {REFERENCES[reference]}")

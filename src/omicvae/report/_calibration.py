@@ -10,7 +10,7 @@ import pandas as pd
 from omicvae import pl
 from omicvae.model._model import Model
 from omicvae.report._data import summary_grid
-from omicvae.report._parts import Grid, Paragraph, Part, Section, number, parts_of, percent, picture
+from omicvae.report._parts import Grid, Paragraph, Part, Row, Section, number, parts_of, percent, picture
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 MOST_ROWS = 20
@@ -29,17 +29,18 @@ def calibration_section(model: Model) -> Section:
 
 def _coverage(model: Model) -> Iterator[Part]:
     table = model.calibration_report()
-    yield picture(
+    curve = picture(
         pl.calibration(coverage_curve(table), show=False),
         "Share of measured values inside intervals against their nominal probability",
         "Intervals of values predicted from the other modalities, calibrated on other samples than those counted. Below the "
         "diagonal they are too narrow; those of counts and 0/1 values are above it by nature.",
     )
-    yield picture(
+    transforms = picture(
         pl.pit(model, show=False),
         "Histogram of probability integral transforms",
         "Where measured values lie in their predictive distribution: flat if these are true.",
     )
+    yield Row([curve, transforms])
     yield _pattern_grid(table)
     yield Paragraph(CAVEAT)
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 from omicvae import pl
 from omicvae.model._model import Model
-from omicvae.report._parts import Card, Grid, Paragraph, Part, Picture, Section, listed, number, percent, picture
+from omicvae.report._parts import Card, Grid, Paragraph, Part, Picture, Row, Section, listed, number, percent, picture
 from omicvae.tl._trust import measured_trust
 
+WIDE = 470
+"""Pixels from which a picture has a line of its own."""
 NOISE = {
     "normal": "normal",
     "unit_normal": "normal, variance 1",
@@ -29,14 +31,14 @@ def cards(model: Model) -> list[Card]:
     found = [
         Card(f"{len(present):,}", "samples"),
         Card(str(len(model.modalities)), "modalities"),
-        Card(f"{complete:,}", "samples with all of them"),
+        Card(f"{complete:,}", "samples with every modality"),
         Card(percent(1 - float(present.mean())), "of assays missing"),
     ]
     tables = {m: t for m in model.modalities if (t := measured_trust(model, m)) is not None}
     if tables:
         n_features = sum(len(t) for t in tables.values())
         imputable = sum(int(t["imputable"].sum()) for t in tables.values())
-        found.append(Card(percent(imputable / n_features), "of features can be told from their mean"))
+        found.append(Card(percent(imputable / n_features), "of features can be imputed better than by their mean"))
     return found
 
 
@@ -63,8 +65,8 @@ def _parts(model: Model) -> Iterator[Part]:
             ]
         )
     columns = ["Modality", "Samples", "Missing", "Features", "Values", "Likelihood"]
-    yield Grid(columns, rows, ("Modality", "Values", "Likelihood"))
-    yield _pattern_picture(model)
+    grid, shown = Grid(columns, rows, ("Modality", "Values", "Likelihood")), _pattern_picture(model)
+    yield from [Row([grid, shown])] if shown.width < WIDE else [grid, shown]
     together = cohort.present.astype(int).T @ cohort.present.astype(int)
     names = model.modalities
     never = [f"{a} and {b}" for i, a in enumerate(names) for j, b in enumerate(names) if i < j and not together[i, j]]

@@ -11,7 +11,7 @@ from omicvae.model._model import Model
 from omicvae.model._training_record import PACKAGES
 from omicvae.report._citations import MODELS, SOFTWARE
 from omicvae.report._data import NOISE
-from omicvae.report._parts import Grid, Paragraph, Part, Section, listed, number, percent
+from omicvae.report._parts import Grid, Paragraph, Part, Row, Section, listed, number, percent
 from omicvae.tl._trust import measured_trust
 
 
@@ -31,8 +31,7 @@ def _parts(model: Model) -> Iterator[Part]:
         ("", "Reference"),
         "The paper of the model, scvi-tools, and MuData.",
     )
-    yield _settings(model)
-    yield _versions(model)
+    yield Row([_settings(model), _versions(model)])
 
 
 def _versions(model: Model) -> Grid:
@@ -92,7 +91,7 @@ def _model(model: Model) -> Iterator[str]:
         yield "Values other than normal ones entered on transformed scales (log counts, logits of proportions)."
     covariates = list(dict.fromkeys([c.column for c in model.schema.categorical] + list(model.schema.continuous)))
     if covariates:
-        yield f"Decoders were given {listed(covariates)}."
+        yield f"Decoders were given the {'covariate' if len(covariates) == 1 else 'covariates'} {listed(covariates)}."
 
 
 def _training(model: Model) -> Iterator[str]:
@@ -134,8 +133,10 @@ def _held_out(model: Model) -> Iterator[str]:
         f"ridge regression; {percent(float(t['coverage90'].mean()))} of values in their 90 % interval)"
         for m, t in tables.items()
     ]
+    binary = any(model.schema[m].likelihood == "bernoulli" for m in tables)
     yield (
-        "Prediction intervals were calibrated conformally for each set of source modalities, and predictions scored, on "
+        f"Prediction intervals{' (but for 0/1 values)' if binary else ''} were calibrated conformally for each set of source "
+        "modalities, and predictions scored, on "
         f"samples that the predictor had not been fitted to. The median R² over features was {listed(scores)}; skill is the "
         "share of the continuous ranked probability score that is saved."
     )
@@ -150,4 +151,5 @@ def _software(model: Model) -> Iterator[str]:
     if type(model).__name__ not in MODELS:
         named |= {"scvi-tools": "scvi-tools [1]", "mudata": "MuData [2]"}
     software = [f"{label} {found[name]}" for name, label in named.items() if name in found]
-    yield f"We used {listed(software)} and Python {found.get('python', '')}.".replace(" and Python .", ".")
+    software += [f"Python {found['python']}"] if "python" in found else []
+    yield f"We used {listed(software)}."

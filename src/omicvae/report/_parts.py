@@ -55,7 +55,15 @@ class Grid:
     kind: str = field(default="grid", init=False)
 
 
-Part: TypeAlias = Paragraph | Picture | Grid
+@dataclass(frozen=True)
+class Row:
+    """Parts beside one another, where the window is wide enough."""
+
+    parts: Sequence[Picture | Grid]
+    kind: str = field(default="row", init=False)
+
+
+Part: TypeAlias = Paragraph | Picture | Grid | Row
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from omicvae.model._model import Model
 from omicvae.report._parts import Grid, Paragraph, Part, Section, number, parts_of, percent, picture
 from omicvae.tl._cross_correlation import has_shared_coordinates
 
-TOP = 10
+TOP = 8
 
 
 def shared_section(model: Model) -> Section:
