@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,8 +35,7 @@ def run() -> Run:
 def shell(*arguments: object, timeout: int = 280) -> subprocess.CompletedProcess[str]:
     """A process of its own, whose output is not a terminal."""
     command = [str(PROGRAM), *map(str, arguments)]
-    quiet = os.environ | {"PYTHONWARNINGS": "default"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=quiet)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 
 
 def make(n_obs: int = 60, seed: int = 3) -> MuData:

@@ -152,9 +152,9 @@ def test_a_loaded_model_says_the_same(covae: CoVAE, tmp_path: Path) -> None:
 @pytest.mark.parametrize("cls", [CoVAE, ProbabilisticCCA])
 def test_names_cannot_put_anything_into_the_page(cls: type[Model], tmp_path: Path) -> None:
     hostile = "<script>alert('x')</script>"
-    mdata = cohort(120, nan_fraction={})
+    mdata = cohort(120)
     for m in mdata.mod:
-        mdata[m].var_names = [f'{hostile}"><img src=x onerror=alert({j})> $x^$ {{{{ 7 * 7 }}}}' for j in range(8)]
+        mdata[m].var_names = [f'{hostile}"><img src=x onerror=alert({j})> {m} $x^$ {{{{ 7 * 7 }}}}' for j in range(8)]
     renamed = MuData({f"{hostile[:-9]}$y_{m}^$": mdata[m].copy() for m in mdata.mod})
     renamed.obs[f"<b>{hostile}"] = ["</title><svg onload=alert(1)>", "$\\frac{$"] * 60
     model = fitted(renamed, cls)

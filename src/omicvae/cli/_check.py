@@ -72,7 +72,7 @@ def _modality_table(found: tl.CohortCheck) -> Table:
         made.add_row(
             escape(str(modality)),
             *(str(row[c]) for c in ("samples", "missing", "features")),
-            f"{row['storage']} {row['dtype']}",
+            f"sparse {row['dtype']}" if row["storage"] == "sparse" else row["dtype"],
             _values(row),
             _share(row["nan"]),
             row["likelihood"],
@@ -83,7 +83,7 @@ def _modality_table(found: tl.CohortCheck) -> Table:
 def _values(row: Any) -> str:
     if row["values"] in ("", "no values", "0 and 1"):
         return row["values"] or "not readable"
-    return f"{row['values']}, {row['minimum']:.4g} to {row['maximum']:.4g}"
+    return f"{row['values']}, {row['minimum']:.3g} to {row['maximum']:.3g}"
 
 
 def _share(share: float) -> str:

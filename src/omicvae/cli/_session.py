@@ -42,13 +42,14 @@ def command(*, seed: int | None = None, log: bool = True) -> Iterator[Console]:
             yield console
     except USER_ERRORS as error:
         sentence = " ".join(str(error).split()) or type(error).__name__
+        sentence = sentence.replace("pass overwrite=True", "pass --overwrite")  # functions speak to those who call them
         Console(stderr=True, width=WIDTH, highlight=False).print(f"[red]Error:[/red] {escape(sentence)}")
         raise typer.Exit(1) from None
 
 
 def table(*columns: str, left: Sequence[str] = ()) -> Table:
     """Table with these columns; those named in ``left`` are aligned to the left, numbers to the right."""
-    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", caption_justify="left")
     for column in columns:
         made.add_column(column, justify="left" if column in left else "right", no_wrap=column not in left)
     return made

@@ -5,4 +5,4 @@ from omicvae.report._write import write_report
 
 __all__ = ["write_report"]
 
-ReportMixin.report_writer = staticmethod(write_report)
+ReportMixin.report_writer = write_report

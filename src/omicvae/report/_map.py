@@ -29,6 +29,7 @@ FOUND = 2
 """Columns that are looked for where none is named."""
 PALETTE = (*COLORS[:6], "#999999", "#882255", "#44AA99", "#DDCC77", "#332288", "#AA4499")
 MISSING = "0.85"
+RARER = "rarer combinations"
 
 
 def map_section(model: Model, color: Sequence[str] | None, seed: int) -> Section:
@@ -81,9 +82,11 @@ def default_columns(model: Model, mdata: MuData) -> list[str]:
 
 
 def _has_classes(values: pd.Series) -> bool:
-    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        return False
-    return 2 <= values.nunique() <= MOST_CLASSES
+    return not _is_number(values) and 2 <= values.nunique() <= MOST_CLASSES
+
+
+def _is_number(values: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
 def umap_coordinates(model: Model, positions: NDArray[np.intp], seed: int) -> NDArray[np.float32]:
@@ -107,8 +110,9 @@ def _patterns(model: Model, present: NDArray[np.bool_]) -> pd.Series:
     written = pd.Series(["+".join(np.asarray(model.modalities, dtype=object)[row]) for row in present], dtype=object)
     frequent = written.value_counts().index
     if len(frequent) > MOST_CLASSES:
-        written = written.where(written.isin(frequent[: MOST_CLASSES - 1]), "rarer combinations")
-    return pd.Series(pd.Categorical(written, categories=list(dict.fromkeys([*frequent, *written]))), name="assays")
+        written = written.where(written.isin(frequent[: MOST_CLASSES - 1]), RARER)
+    order = [name for name in (*frequent, RARER) if (written == name).any()]
+    return pd.Series(pd.Categorical(written, categories=order), name="assays")
 
 
 def draw_panels(at: NDArray[np.float32], panels: dict[str, pd.Series]) -> Axes:
@@ -132,15 +136,19 @@ def draw_panels(at: NDArray[np.float32], panels: dict[str, pd.Series]) -> Axes:
 
 
 def _draw(ax: Axes, at: NDArray[np.float32], values: pd.Series, size: float) -> None:
+    if _is_number(values):
+        values = values.replace([np.inf, -np.inf], np.nan)
     missing = values.isna().to_numpy()
     ax.scatter(*at[missing].T, s=size, color=MISSING, linewidth=0)
     here, seen = at[~missing], values[~missing]
-    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+    if _is_number(values):
         drawn = ax.scatter(*here.T, s=size, c=seen.to_numpy(dtype=float), cmap="viridis", linewidth=0)
         ax.figure.colorbar(drawn, ax=ax, shrink=0.7)
         return
     classes = (
-        list(seen.cat.categories) if isinstance(seen.dtype, pd.CategoricalDtype) else sorted(seen.astype(str).unique())
+        list(seen.cat.remove_unused_categories().cat.categories)
+        if isinstance(seen.dtype, pd.CategoricalDtype)
+        else sorted(seen.astype(str).unique())
     )
     names = [str(c) for c in classes]
     shown = names[: len(PALETTE)]

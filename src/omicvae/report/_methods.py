@@ -105,7 +105,7 @@ def _training(model: Model) -> Iterator[str]:
         yield f"Samples were divided into {listed(split)}, keeping the mix of measured modalities."
     if record.lr is not None:
         n = len((model.history or {}).get("train_loss", ()))
-        kept = "" if model.best_epoch_ is None else (
+        kept = "" if model.best_epoch_ is None or "validation_loss" not in (model.history or {}) else (
             f" and the weights of epoch {model.best_epoch_ + 1}, which had the lowest validation loss, were kept"
         )  # fmt: skip
         yield (

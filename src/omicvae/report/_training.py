@@ -47,7 +47,7 @@ def _curves(model: Model) -> Iterator[Part]:
 def _judged(model: Model) -> Iterator[Part]:
     asked, best = model.training_.max_epochs, model.best_epoch_
     n = len((model.history or {})["elbo_train"])
-    if best is None or asked is None:
+    if best is None or asked is None or "validation_loss" not in (model.history or {}):
         return
     stopped = f"stopped early after {n} of at most {asked} epochs" if n < asked else f"ran for all of its {n} epochs"
     yield Paragraph(f"Training {stopped}; the weights of epoch {best + 1} were kept.")

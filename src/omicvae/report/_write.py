@@ -66,17 +66,17 @@ def write_report(
     RuntimeError
         If the model is not trained.
     """
-    assert isinstance(check_model(model, "report"), Model)  # type: ignore[arg-type]
+    known = check_model(model, "report")  # type: ignore[arg-type]  # every model class is a Model
     target = _target(path)
-    if not isinstance(model.adata, MuData):
+    if not isinstance(known.adata, MuData):
         raise ValueError("the model was loaded without data, which a report is about: load it with load(dir, mdata)")
-    check_columns(model.adata, color)
+    check_columns(known.adata, color)
     with plt.rc_context(STYLE):  # type: ignore[arg-type]
-        sections = _sections(model, color, seed)
+        sections = _sections(known, color, seed)
     page = _environment().get_template("page.html.jinja").render(
-        title=title or f"{type(model).__name__} of {listed(list(model.modalities))}",
+        title=title or f"{type(known).__name__} of {listed(list(known.modalities))}",
         model=type(model).__name__,
-        cards=cards(model),
+        cards=cards(known),
         sections=sections,
         version=version("omicvae"),
         date=date.today().isoformat(),
