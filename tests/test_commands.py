@@ -80,7 +80,7 @@ def refused(result: Result | subprocess.CompletedProcess[str], *words: str, code
 # ---------------------------------------------------------------------- as processes
 
 
-def test_check_as_a_process(cohort: Path, tmp_path: Path) -> None:
+def test_check_as_a_process(cohort: Path) -> None:
     done = shell("check", cohort)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -91,8 +91,6 @@ def test_check_as_a_process(cohort: Path, tmp_path: Path) -> None:
         n = mdata[name].n_obs
         assert row[1:4] == [str(n), str(60 - n), "6"] and row[-1] == likelihood
     assert [str(mdata["rppa"].n_obs), "yes", "yes", "yes"] in lines
-    (tmp_path / "notes.h5mu").write_text("something else")
-    refused(shell("check", tmp_path / "notes.h5mu"), "cannot be read as a MuData")
 
 
 @pytest.mark.slow
@@ -112,6 +110,8 @@ def test_from_a_file_to_a_report_as_processes(cohort: Path, tmp_path: Path) -> N
     assert mudata.read_h5mu(tmp_path / "completed.h5mu")["rppa"].n_obs == 60
     assert "<h2>Methods and versions</h2>" in (tmp_path / "report.html").read_text()
     refused(shell("train", cohort, "--output", model), "exists")
+    (tmp_path / "notes.h5mu").write_text("something else")
+    refused(shell("check", tmp_path / "notes.h5mu"), "cannot be read as a MuData")
     assert shell("train").returncode == 2
 
 
@@ -212,10 +212,12 @@ def test_check_names_every_problem(run: Run, tmp_path: Path) -> None:
 def test_files_that_are_something_else(run: Run, tmp_path: Path) -> None:
     AnnData(np.ones((3, 2), np.float32)).write_h5ad(tmp_path / "one.h5ad")
     AnnData(np.ones((3, 2), np.float32)).write_h5ad(tmp_path / "one.h5mu")
+    (tmp_path / "notes.h5mu").write_text("something else")
     (tmp_path / "table.csv").write_text("a,b\n")
     (tmp_path / "empty.zarr").mkdir()
     refused(run("check", tmp_path / "one.h5ad"), "single AnnData")
     refused(run("check", tmp_path / "one.h5mu"), "one.h5mu")
+    refused(run("check", tmp_path / "notes.h5mu"), "cannot be read as a MuData")
     refused(run("check", tmp_path / "table.csv"), "must end in .h5mu or .zarr")
     refused(run("check", tmp_path / "empty.zarr"), "empty.zarr")
     refused(run("check", tmp_path / "nowhere.h5mu"), "does not exist", code=2)

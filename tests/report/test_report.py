@@ -135,7 +135,7 @@ def test_the_methods_paragraph_says_what_was_done(covae: CoVAE) -> None:
     assert f"{present.all(1).sum()} samples had all 3 modalities" in text
     for size, use in ((covae.train_indices, "training"), (covae.calibration_indices, "calibration")):
         assert f"{len(size)} for {use}" in text
-    assert "seed was 0" in text and "2 epochs of at most 2" in text and "given center" in text
+    assert "seed was 0" in text and "2 epochs of at most 2" in text and "given the covariate center" in text
     for name in ("omicvae", "scvi-tools"):
         assert covae.training_.versions[name] in text
     assert f"rna {covae.trust('rna')['r2'].median():.2f}".replace("-", "−") in text
