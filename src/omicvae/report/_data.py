@@ -66,7 +66,11 @@ def _parts(model: Model) -> Iterator[Part]:
         )
     columns = ["Modality", "Samples", "Missing", "Features", "Values", "Likelihood"]
     grid, shown = Grid(columns, rows, ("Modality", "Values", "Likelihood")), _pattern_picture(model)
-    yield from [Row([grid, shown])] if shown.width < WIDE else [grid, shown]
+    if shown.width < WIDE:
+        yield Row([grid, shown])
+    else:
+        yield grid
+        yield shown
     together = cohort.present.astype(int).T @ cohort.present.astype(int)
     names = model.modalities
     never = [f"{a} and {b}" for i, a in enumerate(names) for j, b in enumerate(names) if i < j and not together[i, j]]

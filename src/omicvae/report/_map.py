@@ -139,10 +139,10 @@ def _draw(ax: Axes, at: NDArray[np.float32], values: pd.Series, size: float) -> 
     if _is_number(values):
         values = values.replace([np.inf, -np.inf], np.nan)
     missing = values.isna().to_numpy()
-    ax.scatter(*at[missing].T, s=size, color=MISSING, linewidth=0)
+    ax.scatter(at[missing, 0], at[missing, 1], s=size, color=MISSING, linewidth=0)
     here, seen = at[~missing], values[~missing]
     if _is_number(values):
-        drawn = ax.scatter(*here.T, s=size, c=seen.to_numpy(dtype=float), cmap="viridis", linewidth=0)
+        drawn = ax.scatter(here[:, 0], here[:, 1], s=size, c=seen.to_numpy(dtype=float), cmap="viridis", linewidth=0)
         ax.figure.colorbar(drawn, ax=ax, shrink=0.7)
         return
     classes = (
@@ -152,10 +152,10 @@ def _draw(ax: Axes, at: NDArray[np.float32], values: pd.Series, size: float) -> 
     )
     names = [str(c) for c in classes]
     shown = names[: len(PALETTE)]
-    code = pd.Index(names).get_indexer(seen.astype(str))
+    code = pd.Index(names).get_indexer(pd.Index(seen.astype(str)))
     colors = np.array([PALETTE[k] if k < len(shown) else "0.6" for k in range(len(names))], dtype=object)
     if len(here):
-        ax.scatter(*here.T, s=size, c=list(colors[code]), linewidth=0)
+        ax.scatter(here[:, 0], here[:, 1], s=size, c=list(colors[code]), linewidth=0)
     handles = [
         Line2D([], [], linestyle="", marker="o", markersize=4, color=PALETTE[k], label=name)
         for k, name in enumerate(shown)

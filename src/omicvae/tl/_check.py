@@ -85,18 +85,14 @@ def check(
     check_data(mdata, "check")
     problems = _Problems()
     with _collected_warnings() as warnings:
-        chosen = problems.of(lambda: choose_modalities(mdata, modalities))
+        chosen = problems.of(choose_modalities, mdata, modalities)
         names = [m for m in chosen or mdata.mod if isinstance(mdata.mod[m], AnnData)]
-        named = problems.of(lambda: check_names(mdata, chosen or names) or True)
+        named = problems.none(check_names, mdata, chosen or names)
         if named and chosen:
-            problems.of(lambda: check_overlap(mdata, chosen))
-        maps = {
-            argument: problems.of(lambda a=argument, g=given: check_mapping(a, g, names)) or {}
-            for argument, given in (
-                ("likelihoods", likelihoods), ("layers", layers), ("coverage_layers", coverage_layers)
-            )
-        }  # fmt: skip
-        rows = {m: _described(mdata, m, *(maps[a].get(m) for a in maps), problems) for m in names}
+            problems.none(check_overlap, mdata, chosen)
+        given = {"likelihoods": likelihoods, "layers": layers, "coverage_layers": coverage_layers}
+        maps = {k: problems.of(check_mapping, k, v, names) or {} for k, v in given.items()}
+        rows = {m: _described(mdata, m, {k: v.get(m) for k, v in maps.items()}, problems) for m in names}
     return CohortCheck(
         n_obs=mdata.n_obs,
         modalities=pd.DataFrame.from_dict(rows, orient="index", columns=list(_COLUMNS)),
@@ -119,27 +115,30 @@ class _Problems:
     def __init__(self) -> None:
         self.found: list[str] = []
 
-    def of(self, check: Callable[[], T]) -> T | None:
+    def of(self, check: Callable[..., T], *arguments: Any) -> T | None:
         """What ``check`` returns; ``None`` if it fails."""
         try:
-            return check()
+            return check(*arguments)
         except ValueError as error:
             self.found.append(str(error))
             return None
 
+    def none(self, check: Callable[..., None], *arguments: Any) -> bool:
+        """Whether ``check`` succeeds."""
+        before = len(self.found)
+        self.of(check, *arguments)
+        return len(self.found) == before
 
-def _described(
-    mdata: MuData, modality: str, likelihood: str | None, layer: str | None, coverage: str | None, problems: _Problems
-) -> dict[str, Any]:
-    """Row of a modality."""
+
+def _described(mdata: MuData, modality: str, named: Mapping[str, str | None], problems: _Problems) -> dict[str, Any]:
+    """Row of a modality; ``named`` has what the user named for it, by argument."""
     adata = mdata.mod[modality]
     row = _COLUMNS | {"samples": adata.n_obs, "missing": mdata.n_obs - adata.n_obs, "features": adata.n_vars}
-    for argument, name in (("layers", layer), ("coverage_layers", coverage)):
-        if (
-            name is not None
-            and problems.of(lambda a=argument, n=name: check_layers(mdata, a, {modality: n}) or n) is None
-        ):
+    for argument in ("layers", "coverage_layers"):
+        layer = named[argument]
+        if layer is not None and not problems.none(check_layers, mdata, argument, {modality: layer}):
             return row
+    layer, coverage, likelihood = named["layers"], named["coverage_layers"], named["likelihoods"]
     try:
         row |= _stored(stored_values(mdata, modality, layer))
         found = read_values(mdata, modality, layer, coverage)
@@ -149,9 +148,9 @@ def _described(
     proposed, reason = propose(found.summary, has_coverage=coverage is not None)
     row |= _summarised(found.summary)
     row |= {"likelihood": likelihood or proposed, "reason": "named" if likelihood else reason}
-    chosen = problems.of(lambda: likelihood_class(row["likelihood"]))
+    chosen = problems.of(likelihood_class, row["likelihood"])
     if chosen is not None:
-        problems.of(lambda: check_likelihood(mdata, modality, chosen, found))
+        problems.none(check_likelihood, mdata, modality, chosen, found)
     return row
 
 

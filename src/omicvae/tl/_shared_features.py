@@ -61,7 +61,9 @@ def _of_modality(model: Model, modality: str, n: int) -> pd.DataFrame:
     chosen = trust[trust["imputable"]].nlargest(n, "skill_vs_mean")
     kept = chosen[["r2", "skill_vs_mean", "skill_vs_ridge", "coverage90"]].rename_axis("feature").reset_index()
     dimension, correlation = _dimensions(model, modality, list(chosen.index))
-    return kept.assign(modality=modality, dimension=dimension, correlation=correlation)[list(COLUMNS)]
+    return kept.assign(modality=modality, dimension=pd.Series(dimension, dtype=object), correlation=correlation)[
+        list(COLUMNS)
+    ]
 
 
 def _dimensions(model: Model, modality: str, features: list[str]) -> tuple[list[str | None], list[float]]:
@@ -78,7 +80,7 @@ def _dimensions(model: Model, modality: str, features: list[str]) -> tuple[list[
         model.get_latent_representation(kind="shared", given=others, indices=usable, return_numpy=True),
         dtype=np.float64,
     )
-    at = pd.Index(model.schema[modality].var_names).get_indexer(features)
+    at = pd.Index(model.schema[modality].var_names).get_indexer(pd.Index(features))
     values = observed_values(cohort, modality, usable)[:, at].astype(np.float64)
     found = np.stack([spearman(values, np.repeat(z[:, None], len(at), 1)) for z in latent.T], axis=1)  # (p, r)
     best = np.argmax(np.nan_to_num(np.abs(found), nan=-1.0), axis=1)
