@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import pyplot as plt
 from mudata import MuData
 
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
 from omicvae.model._written_report import ReportMixin
 from omicvae.report._calibration import calibration_section, skill_section
@@ -22,7 +23,6 @@ from omicvae.report._methods import methods_section
 from omicvae.report._parts import Section, listed
 from omicvae.report._shared import shared_section
 from omicvae.report._training import training_section
-from omicvae.tl._arguments import check_model
 
 STYLE = {"text.parse_math": False, "font.size": 10, "axes.titlesize": "medium", "figure.facecolor": "white"}
 """Names are shown as they are: a dollar sign in one is not the beginning of a formula."""

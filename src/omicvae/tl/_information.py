@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
 from omicvae.model._sizes import whole_number
-from omicvae.tl._arguments import check_model
 
 SEED = 0
 

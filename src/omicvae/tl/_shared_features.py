@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from omicvae.data._measured import observed_values
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
 from omicvae.model._sizes import whole_number
 from omicvae.stats.scores import spearman
-from omicvae.tl._arguments import check_model
-from omicvae.tl._held_out import observed_values
 from omicvae.tl._trust import measured_trust
 
 LEAST_SAMPLES = 10
