@@ -78,7 +78,7 @@ def read_cll(folder: str | os.PathLike[str]) -> MuData:
 
 def _metadata(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, sep="," if path.suffix == ".csv" else "\t")
-    column = next((c for c in table if str(c).lower() == "sample"), None)
+    column = next((str(c) for c in table if str(c).lower() == "sample"), None)
     if column is None:
         raise ValueError(f"{path} has no column 'sample', but {list(table.columns)}.")
     return table.assign(**{column: table[column].astype(str)}).drop_duplicates(column).set_index(column)
