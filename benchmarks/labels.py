@@ -1,0 +1,267 @@
+"""Are known classes found in what assays share?
+
+Run: python benchmarks/labels.py [--seeds 0 1 2 3 4] [--tasks CLL BRCA ...] [--methods ...] [--small]
+     [--out docs/benchmarks/labels.csv] [--write docs/benchmarks]
+
+A model is fitted without the labels of test samples, to training samples alone; a logistic regression (classes weighted by
+their frequency) is trained on their latents and scored on those of the test samples. Seed s is fold s of a stratified
+five-fold split. The peers read principal components of the features instead (50 at most), of one assay, or of all beside
+one another. What is in the CSV already is not run again. Data: the folder named by OMICVAE_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scvi
+import torch
+from label_tasks import Task, dense, tasks
+from mudata import MuData
+from sklearn.decomposition import PCA
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import omicvae
+
+COLUMNS = ("task", "setting", "seed", "method", "label", "latent", "given", "score", "value", "cpu_seconds")
+ALL = "all"
+SMALL_EPOCHS = 3
+OURS = ("MMVAE++", "CoVAE", "ProbabilisticCCA")  # at their defaults, beside the paper's settings
+PAPER_NETWORK = {"n_hidden": 128, "n_layers": 1, "dropout": 0.0}  # of the authors' code, but for its activation
+LABEL_WEIGHT = 1000.0  # the paper's beta
+
+
+class Recipe(NamedTuple):
+    """A model class and what it is constructed with."""
+
+    cls: type
+    arguments: dict[str, Any] = {}
+    supervised: bool = False
+    max_epochs: int | None = None
+
+
+DEFAULTS = {
+    "MMVAE++": Recipe(omicvae.model.MMVAEPlusPlus),
+    "CoVAE": Recipe(omicvae.model.CoVAE),
+    "ProbabilisticCCA": Recipe(omicvae.model.ProbabilisticCCA),
+    "MVAE": Recipe(omicvae.model.MVAE),
+    "MMVAE": Recipe(omicvae.model.MMVAE),
+    "MoPoE": Recipe(omicvae.model.MoPoE),
+    "DMVAE": Recipe(omicvae.model.DMVAE),
+    "MMVAE+": Recipe(omicvae.model.MMVAEPlus),
+}
+
+
+def as_published(shared: int, private: int) -> dict[str, Recipe]:
+    """The systems of the paper: shared and private latents of given widths, its network, without labels and with."""
+    plain = {
+        "MVAE": (omicvae.model.MVAE, {"n_latent": shared, "structured": True}),
+        "MoPoE": (omicvae.model.MoPoE, {"n_latent": shared, "structured": True}),
+        "MMVAE": (omicvae.model.MMVAE, {"n_latent": shared, "structured": True, "private": "zero"}),
+        "MMVAE++": (omicvae.model.MMVAEPlusPlus, {"n_shared": shared, "screening": False, "private": "zero"}),
+    }
+    same = {"n_private": private, "network": PAPER_NETWORK}
+    found = {f"{name} as published": Recipe(cls, own | same) for name, (cls, own) in plain.items()}
+    weighted = {"label_weight": LABEL_WEIGHT}
+    return found | {f"sup-{name}": Recipe(cls, own | same | weighted, True) for name, (cls, own) in plain.items()}
+
+
+REGRESSIONS = {
+    "ridge": lambda: RidgeCV(np.logspace(-1, 6, 15)),
+    "extremely randomised trees": lambda: ExtraTreesRegressor(
+        200, min_samples_leaf=3, max_features=0.3, random_state=0
+    ),
+}
+
+
+def classifier() -> LogisticRegression:
+    """The same for latents and for principal components."""
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000, class_weight="balanced"))
+
+
+def scores(train: np.ndarray, tests: dict[str, np.ndarray], y: np.ndarray, y_test: np.ndarray) -> list[dict]:
+    """AUC (of two classes) and balanced accuracy of a classifier, for latents of test samples given this or that."""
+    fitted, rows = classifier().fit(train, y), []
+    for given, z in tests.items():
+        rows.append({"given": given, "score": "balanced accuracy"})
+        rows[-1]["value"] = balanced_accuracy_score(y_test, fitted.predict(z))
+        if len(fitted.classes_) == 2:
+            rows.append({"given": given, "score": "AUC"})
+            rows[-1]["value"] = roc_auc_score(y_test == fitted.classes_[1], fitted.decision_function(z))
+    return rows
+
+
+def for_labels(
+    task: Task, mdata: MuData, train: np.ndarray, test: np.ndarray, embed: Callable, latent: str
+) -> list[dict]:
+    """Scores of every label; ``embed(names, given)`` gives latents of samples."""
+    rows, given = [], [ALL, *(mdata.mod if latent != "features" else ())]
+    for label in task.labels:
+        y = mdata.obs[label].astype(object)
+        train_names, test_names = (names[y[names].notna().to_numpy()] for names in (train, test))
+        tests = {g: embed(test_names, g) for g in given}
+        tests = {g: z for g, z in tests.items() if z is not None}
+        found = scores(embed(train_names, ALL), tests, y[train_names].to_numpy(), y[test_names].to_numpy())
+        rows += [{"label": label, "latent": latent} | row for row in found]
+    return rows
+
+
+def of_model(
+    task: Task, mdata: MuData, recipe: Recipe, train: np.ndarray, test: np.ndarray, related: dict
+) -> list[dict]:
+    """Latents given all assays and given each alone; how well related features are predicted from the other assay."""
+    fitted = mdata[train].copy()
+    labels_key = task.labels[0] if recipe.supervised else None
+    recipe.cls.setup_mudata(fitted, likelihoods=task.likelihoods or None, labels_key=labels_key)
+    model = recipe.cls(fitted, **recipe.arguments)
+    model.train(recipe.max_epochs, enable_progress_bar=False)
+    hidden = MuData({m: mdata[m][mdata[m].obs_names.isin(test)].copy() for m in mdata.mod})
+    sets = {"train": fitted, "test": hidden}
+
+    def embed(kind: str) -> Callable:
+        table = {
+            (part, g): model.get_latent_representation(data, kind=kind, given=None if g == ALL else [g])
+            for part, data in sets.items()
+            for g in ([ALL] if part == "train" else [ALL, *mdata.mod])
+        }
+        return lambda names, g: table["train" if names[0] in fitted.obs_names else "test", g].loc[names].to_numpy()
+
+    rows = [r for kind in ("shared", "joint") for r in for_labels(task, mdata, train, test, embed(kind), kind)]
+    for m, names in related.items():
+        source = [s for s in mdata.mod if s != m]
+        data = MuData({s: hidden[s].copy() for s in source})
+        found = model.impute(m, mdata=data, level=None, features=list(names))[test].X
+        rows.append({"given": "+".join(source), "score": f"R2 {m}", "value": r2(mdata[m][test, names].X, found)})
+    return rows
+
+
+def r2(truth: np.ndarray, found: np.ndarray) -> float:
+    """Median over features."""
+    return float(np.median(1 - ((truth - found) ** 2).mean(0) / np.maximum(truth.var(0), 1e-12)))
+
+
+def of_features(task: Task, mdata: MuData, names: tuple[str, ...], train: np.ndarray, test: np.ndarray) -> list[dict]:
+    """Principal components of one assay or of several; training samples that lack one are left out."""
+    for m in names:
+        train = train[np.isin(train, mdata[m].obs_names)]
+    parts = []
+    for m in names:
+        values = {"train": dense(mdata[m][train].X), "test": dense(mdata[m][test].X)}
+        if (
+            np.nanmin(values["train"]) >= 0
+            and np.nanmax(values["train"]) > 20
+            and float(values["train"].ravel()[0]).is_integer()
+        ):
+            values = {k: np.log1p(1e4 * v / np.maximum(v.sum(1, keepdims=True), 1)) for k, v in values.items()}
+        width = min(50, len(train) - 1, values["train"].shape[1])
+        steps = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), PCA(width, random_state=0))
+        steps.fit(values["train"])
+        parts.append(
+            {k: pd.DataFrame(steps.transform(v), {"train": train, "test": test}[k]) for k, v in values.items()}
+        )
+    table = {k: pd.concat([p[k] for p in parts], axis=1) for k in ("train", "test")}
+
+    def embed(chosen: np.ndarray, given: str) -> np.ndarray:
+        return table["train" if chosen[0] in table["train"].index else "test"].loc[chosen].to_numpy()
+
+    return for_labels(task, mdata, train, test, embed, "features")
+
+
+def of_regression(mdata: MuData, method: str, train: np.ndarray, test: np.ndarray, related: dict) -> list[dict]:
+    """Related features of one assay from all features of the other."""
+    rows = []
+    for m, names in related.items():
+        source = next(s for s in mdata.mod if s != m)
+        fitted = REGRESSIONS[method]().fit(mdata[source][train].X, mdata[m][train, names].X)
+        found = fitted.predict(mdata[source][test].X)
+        rows.append({"given": source, "score": f"R2 {m}", "value": r2(mdata[m][test, names].X, found)})
+    return rows
+
+
+def methods_of(task: Task, mdata: MuData, max_epochs: int | None) -> dict[str, Callable]:
+    """Name to a function of the data, training and test samples and related features."""
+    every = tuple(mdata.mod)
+    found: dict[str, Callable] = {
+        f"PCA of {m}": lambda d, a, b, r, m=m: of_features(task, d, (m,), a, b) for m in every
+    }
+    found[f"PCA of all {len(every)}"] = lambda d, a, b, r: of_features(task, d, every, a, b)
+    recipes = DEFAULTS
+    if task.latents is not None:
+        recipes = {name: DEFAULTS[name] for name in OURS} | as_published(*task.latents)
+        found |= {name: lambda d, a, b, r, name=name: of_regression(d, name, a, b, r) for name in REGRESSIONS}
+    recipes = {name: recipe._replace(max_epochs=max_epochs) for name, recipe in recipes.items()}
+    return found | {
+        name: lambda d, a, b, r, recipe=recipe: of_model(task, d, recipe, a, b, r) for name, recipe in recipes.items()
+    }
+
+
+def run(task: Task, folder: Path, seed: int, arguments: argparse.Namespace, done: set) -> None:
+    """All methods on one split."""
+    out, wanted = arguments.out, arguments.methods
+    mdata = task.load(folder)
+    train, test = task.split(mdata, seed)
+    chosen, related = task.features(mdata, train)
+    for name, method in methods_of(task, chosen, SMALL_EPOCHS if arguments.small else None).items():
+        if (task.name, task.setting, seed, name) in done or (
+            wanted and name not in wanted and not name.startswith("PCA of")
+        ):
+            continue
+        scvi.settings.seed = seed
+        start = time.process_time()
+        rows = method(chosen, train, test, related)
+        key = {"task": task.name, "setting": task.setting, "seed": seed, "method": name}
+        table = pd.DataFrame([key | row | {"cpu_seconds": time.process_time() - start} for row in rows])
+        if len(table):
+            table.reindex(columns=list(COLUMNS)).to_csv(
+                out, mode="a", header=not out.exists(), index=False, float_format="%.4f"
+            )
+        first = rows[0]["value"] if rows else float("nan")
+        print(
+            f"{task.name}, {task.setting}, seed {seed}, {name}: {first:.3f}, {time.process_time() - start:.0f} s",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Run what is not in the CSV yet; write the page if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--tasks", nargs="+", default=None)
+    parser.add_argument("--methods", nargs="+", default=None, help="besides principal components, which set the goals")
+    parser.add_argument("--small", action="store_true", help="one seed and the smallest data sets, in a few minutes")
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--write", type=Path, default=None)
+    arguments = parser.parse_args()
+    arguments.out = arguments.out or Path("labels_small.csv" if arguments.small else "docs/benchmarks/labels.csv")
+    warnings.simplefilter("ignore")
+    for name in ("omicvae", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    done = set()
+    if arguments.out.exists():
+        done = set(pd.read_csv(arguments.out)[["task", "setting", "seed", "method"]].itertuples(index=False, name=None))
+    for seed in arguments.seeds[:1] if arguments.small else arguments.seeds:
+        for task in tasks(arguments.small):
+            if arguments.tasks is None or task.name in arguments.tasks:
+                run(task, Path(os.environ["OMICVAE_DATA"]), seed, arguments, done)
+    if arguments.write is not None:
+        from labels_page import write_page
+
+        write_page(pd.read_csv(arguments.out), arguments.write)
+
+
+if __name__ == "__main__":
+    main()
