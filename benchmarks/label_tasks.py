@@ -38,7 +38,6 @@ class Task:
     selection: Selection | None = None
     latents: tuple[int, int] | None = None  # shared and private, in the form of the paper
     likelihoods: dict[str, str] = field(default_factory=dict)
-    note: str = ""
 
     def split(self, mdata: MuData, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Names of training and test samples: fold ``seed`` of 5; tests have every modality and the first label."""
@@ -176,8 +175,10 @@ def one_class(folder: Path) -> MuData:
     return with_classes(MuData(parts), source, ("class",))
 
 
-def tasks(small: bool) -> Iterator[Task]:
-    """Every data set and setting, cheap ones first."""
+def tasks(folder: Path, small: bool) -> Iterator[Task]:
+    """Every data set and setting, cheap ones first; a stand-in has another name than the paper's own data."""
+    cohort = "CLL constructed" + ("" if (folder / "cll").is_dir() else ", semi-synthetic")
+    tissue = "RNA + ATAC constructed" + ("" if (folder / "multiome").is_dir() else ", mouse cortex")
     yield Task("CLL", "drugs and mutations", cll, ("IGHV",))
     yield Task("BRCA", "rna and methylation", brca, ("ER_status", "PAM50"))
     if not small:
@@ -185,7 +186,7 @@ def tasks(small: bool) -> Iterator[Task]:
     for q in (50,) if small else (50, 250, 500, 1000):
         chosen = Selection({"rna": 10, "methylation": 10}, {"rna": q, "methylation": 100})
         normal = {"rna": "normal", "methylation": "normal"}
-        yield Task("CLL constructed", f"{q} other genes", cll_rna, ("IGHV",), chosen, (2, 2), normal)
+        yield Task(cohort, f"{q} other genes", cll_rna, ("IGHV",), chosen, (2, 2), normal)
     for d in (2,) if small else (2, 3, 4):
         chosen = Selection({"rna": 20, "methylation": 20}, {"rna": 10, "methylation": 500})
         normal = {"rna": "normal", "methylation": "normal"}
@@ -193,6 +194,6 @@ def tasks(small: bool) -> Iterator[Task]:
     for q in () if small else (10, 100, 1000):
         chosen = Selection({"rna": 10, "atac": 10}, {"rna": q, "atac": 5000})
         normal = {"rna": "normal", "atac": "normal"}
-        yield Task("RNA + ATAC constructed", f"{q} other genes", one_class, ("class",), chosen, (2, 2), normal)
+        yield Task(tissue, f"{q} other genes", one_class, ("class",), chosen, (2, 2), normal)
     if not small:
         yield Task("RNA + ATAC", "counts", snare, ("cell_type",))

@@ -153,6 +153,11 @@ def r2(truth: np.ndarray, found: np.ndarray) -> float:
     return float(np.median(1 - ((truth - found) ** 2).mean(0) / np.maximum(truth.var(0), 1e-12)))
 
 
+def are_counts(values: np.ndarray) -> bool:
+    """Whether all are whole, none is negative and some exceed 1."""
+    return bool((values >= 0).all() and (values == np.round(values)).all() and values.max() > 1)
+
+
 def of_features(task: Task, mdata: MuData, names: tuple[str, ...], train: np.ndarray, test: np.ndarray) -> list[dict]:
     """Principal components of one assay or of several; training samples that lack one are left out."""
     for m in names:
@@ -160,11 +165,7 @@ def of_features(task: Task, mdata: MuData, names: tuple[str, ...], train: np.nda
     parts = []
     for m in names:
         values = {"train": dense(mdata[m][train].X), "test": dense(mdata[m][test].X)}
-        if (
-            np.nanmin(values["train"]) >= 0
-            and np.nanmax(values["train"]) > 20
-            and float(values["train"].ravel()[0]).is_integer()
-        ):
+        if are_counts(values["train"]):
             values = {k: np.log1p(1e4 * v / np.maximum(v.sum(1, keepdims=True), 1)) for k, v in values.items()}
         width = min(50, len(train) - 1, values["train"].shape[1])
         steps = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), PCA(width, random_state=0))
@@ -250,13 +251,13 @@ def main() -> None:
     for name in ("omicvae", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    done = set()
+    done, folder = set(), Path(os.environ["OMICVAE_DATA"])
     if arguments.out.exists():
         done = set(pd.read_csv(arguments.out)[["task", "setting", "seed", "method"]].itertuples(index=False, name=None))
     for seed in arguments.seeds[:1] if arguments.small else arguments.seeds:
-        for task in tasks(arguments.small):
-            if arguments.tasks is None or task.name in arguments.tasks:
-                run(task, Path(os.environ["OMICVAE_DATA"]), seed, arguments, done)
+        for task in tasks(folder, arguments.small):
+            if arguments.tasks is None or task.name.split(",")[0] in arguments.tasks:
+                run(task, folder, seed, arguments, done)
     if arguments.write is not None:
         from labels_page import write_page
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import labels
@@ -37,16 +38,20 @@ ABOUT = {
     "BRCA mosaic": "The same labels; fitted to all 802 tumours with whatever they have of four assays, scored on tumours "
     "that have all.",
     "RNA + ATAC": "Cell types of the mouse cortex (SNARE-seq), counts; 1677 genes and the peaks seen in at least 100 cells.",
-    "CLL constructed": "Tables 1 and S2 of the MMVAE++ paper: IGHV from 10 related and Q1 other genes, 10 related and 100 "
+    "CLL constructed, semi-synthetic": "Tables 1 and S2 of the MMVAE++ paper: IGHV from 10 related and Q1 other genes, 10 related and 100 "
     "other CpG sites. **Expression and methylation are semi-synthetic**: drawn from a published linear factor model of the "
     "cohort, with the real labels. Their numbers are no reproduction of the paper's. With the csv files of MOFA in "
     "`OMICVAE_DATA/cll`, the measured values are used.",
     "BRCA constructed": "Tables 2 and S1: ER status from related and other features. The paper has 1000 + 500 genes and "
     "1000 + 25000 CpG sites of 479 tumours; here a fiftieth of each, 20 + 10 and 20 + 500, of the 348 tumours at hand.",
-    "RNA + ATAC constructed": "Table 3: one class of cells against the rest from 10 related and Q1 other genes, 10 related "
+    "RNA + ATAC constructed, mouse cortex": "Table 3: one class of cells against the rest from 10 related and Q1 other genes, 10 related "
     "and 5000 other peaks. The paper has naive CD8 T cells of a blood multiome; here layer-6 neurons of the mouse cortex, "
     "whose peaks are far sparser: the ten best alone give an AUC of about .66. With a multiome in `OMICVAE_DATA/multiome` "
     "(matrix and table of cell types), that is used.",
+    "CLL constructed": "Tables 1 and S2 of the MMVAE++ paper: IGHV from 10 related and Q1 other genes, 10 related and 100 "
+    "other CpG sites, as measured.",
+    "RNA + ATAC constructed": "Table 3: naive CD8 T cells against the rest from 10 related and Q1 other genes, 10 related "
+    "and 5000 other peaks.",
 }
 SELECTED = (
     "Related features are those of highest absolute correlation with the label, other ones those of lowest, on training "
@@ -56,10 +61,10 @@ SELECTED = (
 )
 
 
-def missing(table: pd.DataFrame) -> str:
+def missing(table: pd.DataFrame, folder: Path) -> str:
     """What the CSV lacks of the full plan."""
     found = set(table[["task", "setting"]].itertuples(index=False, name=None))
-    lacking = [f"{t.name} ({t.setting})" for t in tasks(False) if (t.name, t.setting) not in found]
+    lacking = [f"{t.name} ({t.setting})" for t in tasks(folder, False) if (t.name, t.setting) not in found]
     text = "A blank has not been run."
     return text + (f" Not run at all: {'; '.join(lacking)}." if lacking else "") + "\n"
 
@@ -94,7 +99,7 @@ def beside_paper(table: pd.DataFrame, task: str) -> str:
     wide = part.pivot_table(
         index="setting", columns="method", values="value", aggfunc=lambda v: spread(v, 2, "median"), sort=False
     ).fillna("")
-    for setting, numbers in PAPER[task].items():
+    for setting, numbers in PAPER[task.split(",")[0]].items():
         if setting not in wide.index:
             continue
         for system, number in zip(SYSTEMS, numbers, strict=True):
@@ -144,12 +149,15 @@ def write_page(table: pd.DataFrame, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figure(table, folder / "labels.png")
     hours = table.drop_duplicates(["task", "setting", "seed", "method"])["cpu_seconds"].sum() / 3600
-    parts = [intro(labels.__doc__ or "", "Known classes in shared latents"), missing(table)]
+    parts = [
+        intro(labels.__doc__ or "", "Known classes in shared latents"),
+        missing(table, Path(os.environ["OMICVAE_DATA"])),
+    ]
     parts += ["\n" + provenance(Path(labels.__file__), hours), "\n```{image} labels.png\n```\n"]
     parts += ["\nGrey line: the best single assay. Its number is the goal for shared latents.\n"]
     for task in dict.fromkeys(table["task"]):
         parts += [f"\n## {task}\n\n{ABOUT[task]}\n\n"]
-        if task in PAPER:
+        if task.split(",")[0] in PAPER:
             parts += [SELECTED, "\n", beside_paper(table, task)]
         else:
             parts += [goals(table, task)]
