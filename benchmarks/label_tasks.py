@@ -81,7 +81,7 @@ def correlation(values: np.ndarray | sp.spmatrix, y: np.ndarray) -> np.ndarray:
     else:
         centred = values - np.nanmean(values, 0)
         variance, covariance = np.nanvar(values, 0), np.nanmean(centred * y[:, None], 0)
-    return np.divide(covariance, np.sqrt(variance), out=np.zeros(len(variance)), where=variance > 1e-12)
+    return np.divide(covariance, np.sqrt(np.maximum(variance, 0)), out=np.zeros(len(variance)), where=variance > 1e-12)
 
 
 def with_classes(mdata: MuData, source: MuData, labels: tuple[str, ...], drop: tuple[str, ...] = ()) -> MuData:

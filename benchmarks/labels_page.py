@@ -32,7 +32,7 @@ PAPER = {
 }
 ABOUT = {
     "CLL": "IGHV status of 184 leukaemia patients from drug responses and mutations, both measured. The mutation call of "
-    "IGHV itself is left out.",
+    "IGHV itself is left out; what is shared cannot tell more of IGHV than the assay that knows less, the mutations.",
     "BRCA": "ER status and PAM50 class of 348 breast tumours of TCGA, 645 genes and 574 CpG sites. The goal of a label is "
     "the better of the two assays.",
     "BRCA mosaic": "The same labels; fitted to all 802 tumours with whatever they have of four assays, scored on tumours "
@@ -65,7 +65,7 @@ def missing(table: pd.DataFrame, folder: Path) -> str:
     """What the CSV lacks of the full plan."""
     found = set(table[["task", "setting"]].itertuples(index=False, name=None))
     lacking = [f"{t.name} ({t.setting})" for t in tasks(folder, False) if (t.name, t.setting) not in found]
-    text = "A blank has not been run."
+    text = "\nA blank has not been run."
     return text + (f" Not run at all: {'; '.join(lacking)}." if lacking else "") + "\n"
 
 
@@ -83,12 +83,11 @@ def goals(table: pd.DataFrame, task: str) -> str:
         best = peers.max()
         shared = mean[[latent == "shared" for _, latent in mean.index]].droplevel("latent")
         reached = sorted(shared.index[shared >= best])
-        text = ", ".join(reached) if reached else "none"
-        lines.append(
-            f"\n{label}: the best single assay gives {best:.3f}; its goal is reached by the shared latents of {text}.\n"
-        )
+        text = f"shared latents that reach it: {', '.join(reached) if reached else 'none of those run'}"
+        lines.append(f"\n{label}: the best single assay gives {best:.3f}; {text}.\n")
     seeds = part.groupby("row", sort=False)["seed"].nunique()
-    lines.append(f"\nFolds run: {seeds.min()} to {seeds.max()} of 5.\n")
+    several = f"{seeds.min()} to {seeds.max()}" if seeds.min() < seeds.max() else f"{seeds.max()}"
+    lines.append(f"\nFolds run: {several} of 5. *Given* one assay: the others are missing in the test samples.\n")
     return "".join(lines)
 
 
@@ -135,7 +134,7 @@ def figure(table: pd.DataFrame, path: Path) -> None:
         for latent, marker, colour in (("features", "s", "0.4"), ("shared", "o", "#0072b2"), ("joint", "D", "#d55e00")):
             if latent in mean:
                 axis.plot(mean.loc[order, latent], range(len(order)), marker, color=colour, label=latent, markersize=5)
-        axis.set(yticks=range(len(order)), title=f"{task}: {label}", xlabel="balanced accuracy")
+        axis.set(yticks=range(len(order)), title=f"{task}: {label}", xlabel="balanced accuracy", xlim=(0.2, 1))
         axis.set_yticklabels(order, fontsize=7)
         axis.spines[["top", "right"]].set_visible(False)
     handles, names = axes[0][0].get_legend_handles_labels()

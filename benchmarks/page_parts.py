@@ -38,7 +38,8 @@ def provenance(script: Path, cpu_hours: float) -> str:
 
 def markdown(table: pd.DataFrame, corner: str = "method") -> str:
     """A table of texts, its index first."""
-    rows = [f"| {corner} | " + " | ".join(map(str, table.columns)) + " |", "|" + " --- |" * (table.shape[1] + 1)]
+    header = [corner, *(str(column).replace("|", "\\|") for column in table.columns)]
+    rows = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     rows += [
         f"| {name} | " + " | ".join(map(str, row)) + " |" for name, row in zip(table.index, table.values, strict=True)
     ]

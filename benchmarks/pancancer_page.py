@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -124,21 +125,40 @@ def figure(table: pd.DataFrame, first: str, second: str, path: Path) -> None:
     plt.close(fig)
 
 
+def runs(table: pd.DataFrame) -> Iterator[tuple[tuple[str, int], pd.DataFrame]]:
+    """Data and epochs to the rows that belong together; what is not trained as published belongs to all."""
+    for what, rows in table.groupby("data", sort=False):
+        always = rows[rows["epochs"] == 0]
+        for epochs in sorted(set(rows["epochs"]) - {0}) or [0]:
+            yield (what, epochs), pd.concat([always, rows[(rows["epochs"] == epochs) & (epochs > 0)]])
+
+
+def ran(part: pd.DataFrame, epochs: int) -> str:
+    """What has been run, and what has not."""
+    seeds = part.groupby("method", sort=False)["seed"].nunique()
+    text = (
+        f"Seeds: {seeds.min()} to {seeds.max()} of 5." if seeds.min() < seeds.max() else f"Seeds: {seeds.max()} of 5."
+    )
+    lacking = [name for name in (*pancancer.REGRESSIONS, *pancancer.RECIPES) if name not in seeds.index]
+    text += f" Models of the paper were trained for {epochs} epochs." if epochs else ""
+    return text + (f" Not run: {', '.join(lacking)}." if lacking else "") + "\n"
+
+
 def write_page(table: pd.DataFrame, folder: Path) -> None:
     """Write ``pancancer.md`` and ``pancancer.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     hours = table.drop_duplicates(["data", "epochs", "seed", "method"])["cpu_seconds"].sum() / 3600
     parts = [intro(pancancer.__doc__ or "", "Pan-cancer cohort")]
-    for (what, epochs), rows in table[table["epochs"] > 0].groupby(["data", "epochs"], sort=False):
-        part = pd.concat([table[(table["data"] == what) & (table["epochs"] == 0)], rows])
+    for i, ((what, epochs), part) in enumerate(runs(table)):
         first, second = ("rna", "mirna") if what == "MLOmics" else ("cnv", "mirna")  # copy number in the place of mRNA
-        figure(part, first, second, folder / "pancancer.png")
-        seeds = part.groupby("method", sort=False)["seed"].nunique()
-        parts += [f"\n## {what}, {epochs} epochs\n\nSeeds: {seeds.min()} to {seeds.max()}. A blank has not been run.\n"]
-        parts += [f"\n{provenance(Path(pancancer.__file__), hours)}", "\n```{image} pancancer.png\n```\n", NOTES]
+        name = f"pancancer{i or ''}.png"
+        figure(part, first, second, folder / name)
+        parts += [f"\n## {what}\n\n{ran(part, epochs)}"]
+        parts += [f"\n{provenance(Path(pancancer.__file__), hours)}", f"\n```{{image}} {name}\n```\n", NOTES]
         for title, (scores, paper, digits) in sections(first, second).items():
             parts += [f"\n### {title}\n\n{one_table(part, scores, paper, digits)}"]
         correlation = part[part["score"] == "prior correlation"].groupby("method")["value"]
         for method, values in correlation:
-            parts += [f"\n{method}: mean correlation between the assays in the prior {spread(values)} (paper .78).\n"]
+            theirs = " (paper, mRNA and miRNA: .78)" if method in TABLE_1 else ""
+            parts += [f"\n{method}: mean correlation between the assays in the prior {spread(values)}{theirs}.\n"]
     (folder / "pancancer.md").write_text("".join(parts))
