@@ -32,7 +32,7 @@ PAPER = {
 }
 ABOUT = {
     "CLL": "IGHV status of 184 leukaemia patients from drug responses and mutations, both measured. The mutation call of "
-    "IGHV itself is left out; what is shared cannot tell more of IGHV than the assay that knows less, the mutations.",
+    "IGHV itself is left out; the other mutations say little about IGHV, so that little of it is shared.",
     "BRCA": "ER status and PAM50 class of 348 breast tumours of TCGA, 645 genes and 574 CpG sites. The goal of a label is "
     "the better of the two assays.",
     "BRCA mosaic": "The same labels; fitted to all 802 tumours with whatever they have of four assays, scored on tumours "
