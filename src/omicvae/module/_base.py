@@ -17,6 +17,7 @@ from omicvae.nn import Covariates, Decoder, Design, NetworkConfig, SizePrior
 from omicvae.nn.likelihoods import CROSS, OWN, Likelihood, Observed, make_likelihood
 
 T = TypeVar("T")
+DEEP = 1e6  # reads from which a level is as good as known
 
 
 class PerModality(nn.ModuleList):
@@ -179,6 +180,46 @@ class MultimodalModule(BaseModuleClass):
     def log_prob(self, modality: str, eta: Tensor, observed: Observed, route: Tensor) -> Tensor:
         """``(...)`` log-likelihood of a modality's packed rows, as the objective counts it."""
         return self.likelihoods.of(modality).log_prob(eta, observed, route)
+
+    def lift(self, readout: Readout) -> Tensor:
+        """``(D, r)`` latents expected a priori per unit of each reported latent, the other reported ones being 0.
+
+        Here for latents that are a priori independent with variance 1.
+        """
+        return torch.linalg.pinv(readout.matrix).mT
+
+    def prior_sd(self, readout: Readout) -> Tensor:
+        """``(r,)`` prior standard deviation of each reported latent."""
+        return torch.linalg.vector_norm(readout.matrix, dim=0)
+
+    def standardised_mean(
+        self, modality: str, z: Tensor, design: Tensor | None, coverage: Tensor | None = None
+    ) -> Tensor:
+        """``(..., p)`` mean that latents decode to, on the scale of the encoders.
+
+        That is what :meth:`encoder_inputs` would be if the mean were measured: in training standard deviations of log
+        counts (at the median library size), of logit levels, of 0/1 values (a probability) or of continuous values.
+
+        Parameters
+        ----------
+        modality
+            What to decode.
+        z
+            ``(..., D)`` latents, which are taken to have seen the modality.
+        design
+            ``(..., c)`` covariates.
+        coverage
+            ``(..., p)`` total reads, where the modality has them; by default so many that levels are known.
+        """
+        likelihood = self.likelihoods.of(modality)
+        route = torch.full(z.shape[:-1], OWN, device=z.device)
+        eta = self.decode(modality, self.decoder_inputs(z)[modality], design, route)
+        size = likelihood.reference_size.expand(z.shape[:-1]) if likelihood.uses_size else None
+        mean = likelihood(eta, noise=route, size=size, coverage=None).mean
+        if not likelihood.uses_coverage:
+            return likelihood.encode_transform(Observed(mean, size, None))
+        reads = torch.full_like(mean, DEEP) if coverage is None else coverage
+        return likelihood.encode_transform(Observed(mean * reads, size, reads))
 
     # ------------------------------------------------------------------ what is the same for all
 

@@ -136,6 +136,16 @@ class CorrelatedPriorModule(MultimodalModule):
             matrix = frame.private(self.modalities.index(str(modality)), r)
         return Readout(matrix.to(self.prior_mean), self.prior_mean)
 
+    def lift(self, readout: Readout) -> Tensor:
+        """Regression of all latents on the reported ones under the prior, ``Sigma W (W' Sigma W)^-1``."""
+        W = readout.matrix.to(self.prior_covariance)
+        covariance = self.prior_covariance @ W
+        return (covariance @ torch.linalg.pinv(W.mT @ covariance, hermitian=True)).to(readout.matrix)
+
+    def prior_sd(self, readout: Readout) -> Tensor:
+        W = readout.matrix.to(self.prior_covariance)
+        return (W * (self.prior_covariance @ W)).sum(0).sqrt().to(readout.matrix)
+
     @torch.no_grad()
     def count_pairs(self, batches: Iterable[Batch]) -> None:
         """Remember in how many training samples each pair of assays was measured together."""

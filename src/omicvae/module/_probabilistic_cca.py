@@ -198,6 +198,12 @@ class ProbabilisticCCAModule(MultimodalModule):
 
     # ------------------------------------------------------------------ reading
 
+    def standardised_mean(
+        self, modality: str, z: Tensor, design: Tensor | None, coverage: Tensor | None = None
+    ) -> Tensor:
+        """``(..., p)`` linear in the factors, whatever the kind of data."""
+        return (self.fixed(modality, design) + z.double() @ self.weights(modality).mean.mT).float()
+
     def directions(self, kind: str, modality: str | None = None) -> Tensor:
         """``(K, r)`` directions of a reported latent in the space of the factors."""
         if kind == "joint":

@@ -11,7 +11,9 @@ from omicvae.tl._cross_correlation import cross_correlation
 from omicvae.tl._embed import embed
 from omicvae.tl._impute import impute
 from omicvae.tl._information import information
+from omicvae.tl._loadings import loadings
 from omicvae.tl._shared_features import shared_features
+from omicvae.tl._variance_explained import variance_explained
 
 __all__ = [
     "CohortCheck",
@@ -27,4 +29,6 @@ __all__ = [
     "impute",
     "information",
     "shared_features",
+    "loadings",
+    "variance_explained",
 ]
