@@ -167,17 +167,28 @@ class PersistenceMixin(MultimodalModel):
         arrays = read_arrays(folder)
         mdata = _attached(folder, adata)
         if mdata is not None:
-            manager = MosaicManager.from_registry(registry, mdata)
-            check_values(mdata, manager.cohort.schema)
-            cls.register_manager(manager)
+            cls._register(registry, mdata)
         with _damage_reported(folder):
-            arguments = _arguments(cls, state["arguments"])
-            model = cls(registry=registry, **arguments) if mdata is None else cls(mdata, **arguments)
-            tensors = {k.removeprefix("module/"): v for k, v in arrays.items() if k.startswith("module/")}
-            model.module.load_state_dict({k: torch.from_numpy(v) for k, v in tensors.items()})
-            model._restore(state, arrays)
-        model.module.eval()
+            model = cls._built(state, arrays, mdata)
         model.to_device(_device(accelerator, device))
+        return model
+
+    @classmethod
+    def _register(cls, registry: dict[str, Any], mdata: MuData) -> None:
+        """Set data up as those of a registry."""
+        manager = MosaicManager.from_registry(registry, mdata)
+        check_values(mdata, manager.cohort.schema)
+        cls.register_manager(manager)
+
+    @classmethod
+    def _built(cls, state: dict[str, Any], arrays: dict[str, NDArray[Any]], mdata: MuData | None) -> Self:
+        """The model of a state, with data that are registered, or without."""
+        arguments = _arguments(cls, state["arguments"])
+        model = cls(registry=dict(state["registry"]), **arguments) if mdata is None else cls(mdata, **arguments)
+        tensors = {k.removeprefix("module/"): v for k, v in arrays.items() if k.startswith("module/")}
+        model.module.load_state_dict({k: torch.from_numpy(v) for k, v in tensors.items()})
+        model._restore(state, arrays)
+        model.module.eval()
         return model
 
     def _restore(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
