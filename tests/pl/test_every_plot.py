@@ -4,23 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import image
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from mudata import MuData
 
-from omicvae import pl
+from omicvae import pl, tl
 from omicvae.model import CoVAE
 
 Plot = Callable[..., Axes]
 
 
-@pytest.fixture(params=["history", "missingness", "cross_correlation", "calibration", "skill", "aggregated_posterior"])
+def benchmarked() -> pd.DataFrame:
+    scores = {"ridge": 1.0, "CoVAE": 0.92, "mean": 1.2}
+    rows = [
+        (split, m, model, s + 0.01 * split) for split in (0, 1) for m in ("rna", "rppa") for model, s in scores.items()
+    ]
+    return pd.DataFrame(rows, columns=["split", "target", "model", "crps_relative_to_ridge"])
+
+
+def completed(model: CoVAE) -> MuData:
+    found = tl.complete(model.adata, model, n_draws=20, level=0.5)
+    found.obsm["X_umap"] = np.random.default_rng(0).normal(size=(found.n_obs, 2))
+    return found
+
+
+SUBJECTS: dict[str, Callable[[CoVAE], tuple[Any, ...]]] = {
+    "aggregated_posterior": lambda model: (model,),
+    "assay_value": lambda model: (
+        pd.DataFrame({"candidate": ["rna", "rppa"], "target": ["rppa", "rna"], "reduction": [0.1, 0.05]}),
+    ),
+    "benchmark": lambda model: (benchmarked(),),
+    "calibration": lambda model: (tl.calibration_curve(model),),
+    "cross_correlation": lambda model: (tl.cross_correlation(model),),
+    "history": lambda model: (model,),
+    "loadings": lambda model: (model, "rppa"),
+    "missingness": lambda model: (model.adata,),
+    "observed_vs_imputed": lambda model: (model, "rppa"),
+    "pit": lambda model: (model,),
+    "risk_coverage": lambda model: (model,),
+    "skill": lambda model: (model,),
+    "uncertainty": lambda model: (completed(model), "rppa"),
+    "variance_explained": lambda model: (tl.variance_explained(model),),
+    "variance_explained by dimension": lambda model: (tl.variance_explained(model),),
+}
+"""What each plot takes before its options."""
+
+
+def test_every_plot_is_here() -> None:
+    assert {name.split()[0] for name in SUBJECTS} == set(pl.__all__)
+
+
+@pytest.fixture(scope="module", params=list(SUBJECTS))
 def plot(request: pytest.FixtureRequest, model: CoVAE) -> Plot:
-    """Each plot with its first argument filled in."""
-    subject = model.adata if request.param == "missingness" else model
-    return lambda **arguments: getattr(pl, request.param)(subject, **arguments)
+    """Each plot with its first arguments filled in."""
+    name, *options = request.param.split(" by ")
+    subject = SUBJECTS[request.param](model)
+    fixed = {"by": options[0]} if options else {}
+    return lambda **arguments: getattr(pl, name)(*subject, **fixed, **arguments)
 
 
 def test_axes_are_returned_and_labelled(plot: Plot) -> None:
