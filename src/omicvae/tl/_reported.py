@@ -10,6 +10,8 @@ from torch import Tensor
 from omicvae.model._model import Model
 from omicvae.module._records import Readout
 
+NO_MORE_THAN_ROUNDING = 1e-4
+
 
 class Reported(NamedTuple):
     """``r`` reported latents of one kind."""
@@ -48,8 +50,8 @@ def reported(model: Model, kind: str, modality: str) -> Reported:
     lift, sd = model.module.lift(readout), model.module.prior_sd(readout)
     names = list(model.latent_names[kind if kind != "private" else f"private_{modality}"])
     if kind == "joint":  # another modality's block does not reach this decoder
-        reaches = model.module.decoder_inputs(lift.mT)[modality].abs().sum(-1) > 0
-        kept = torch.nonzero(reaches).squeeze(-1)
+        reach = model.module.decoder_inputs(lift.mT)[modality].abs().sum(-1)
+        kept = torch.nonzero(reach > NO_MORE_THAN_ROUNDING * reach.max()).squeeze(-1)
         names = [names[i] for i in kept.tolist()]
         readout, lift, sd = Readout(readout.matrix[:, kept], readout.offset), lift[:, kept], sd[kept]
     return Reported(names, readout, lift, sd)
