@@ -12,8 +12,9 @@ from mudata import MuData
 from torch import Tensor
 
 from omicvae.data import Batch
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
-from omicvae.tl._arguments import check_data, check_model
+from omicvae.tl._arguments import check_data
 from omicvae.tl._reported import Reported, reported
 from omicvae.tl._trust import check_stem
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omicvae.data import Batch, Cohort
+from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
-from omicvae.tl._arguments import check_data, check_model
+from omicvae.tl._arguments import check_data
 from omicvae.tl._held_out import samples_to_measure_on
 from omicvae.tl._reported import Reported, reported
 
