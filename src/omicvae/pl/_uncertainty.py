@@ -82,7 +82,7 @@ def uncertainty(
     for marker, here, label in ((MEASURED, measured, "measured"), (IMPUTED, ~measured, "imputed")):
         chosen = here & seen
         image = drawn.ax.scatter(
-            *points[chosen].T, c=sd[chosen], s=float(np.clip(AREA / len(points), 2, 40)), marker=marker,
+            points[chosen, 0], points[chosen, 1], c=sd[chosen], s=float(np.clip(AREA / len(points), 2, 40)), marker=marker,
             cmap="viridis", vmin=0, vmax=top, linewidth=0,
         )  # fmt: skip
         if chosen.any():
