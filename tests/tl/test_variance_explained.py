@@ -82,9 +82,8 @@ def test_it_is_the_formula_of_mofa_where_decoders_are_linear(pcca: Probabilistic
             residual -= np.nanmean(residual, 0)
             expected = 1 - np.nansum(residual**2) / np.nansum(values**2)
             dimension = "all" if dimensions is None else dimensions[0]
-            found = table.query("modality == @m and dimension == @dimension")["variance_explained"].iloc[
-                0
-            ]  # total first
+            chosen_rows = (table["modality"] == m) & (table["dimension"] == dimension)
+            found = table.loc[chosen_rows, "variance_explained"].iloc[0]  # of "all" the total comes first
             # weights are fitted to standardised training values, which differ from these in the tenth that is held out
             assert found == pytest.approx(expected, abs=0.005), (m, kind)
 
