@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from omicvae.data import Batch, Schema
 from omicvae.model._model import Model
 from omicvae.module import Evidence, LatentPosterior, MultimodalModule, Pass
-from omicvae.module._base import PerModality, dense
+from omicvae.module._base import dense
+from omicvae.module._per_modality import PerModality
 from omicvae.module._records import Readout
 from omicvae.nn import Encoder, NetworkConfig
 from omicvae.stats.gaussian import diagonal_kl

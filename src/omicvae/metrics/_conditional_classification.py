@@ -22,8 +22,8 @@ from omicvae.metrics._classification import (
     usable_samples,
 )
 from omicvae.model._arguments import check_model
-from omicvae.model._base import Indices
 from omicvae.model._model import Model
+from omicvae.model._registered import Indices
 from omicvae.model._sizes import whole_number
 
 Positions = NDArray[np.intp]

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from omicvae.data import Cohort
 from omicvae.model._arguments import check_model
-from omicvae.model._base import Indices
 from omicvae.model._model import Model
+from omicvae.model._registered import Indices
 from omicvae.model._sizes import whole_number
 from omicvae.stats.canonical import canonical_correlations
 

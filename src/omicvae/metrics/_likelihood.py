@@ -11,8 +11,8 @@ from mudata import MuData
 from numpy.typing import NDArray
 
 from omicvae.model._arguments import check_model
-from omicvae.model._base import Indices
 from omicvae.model._model import Model
+from omicvae.model._registered import Indices
 from omicvae.model._sizes import whole_number
 
 TERMS = ("log_likelihood", "reconstruction", "prior", "posterior", "gap", "effective_draws")

@@ -16,9 +16,9 @@ from torch.distributions import Distribution
 from omicvae.data import Batch
 from omicvae.data._schema import BATCH, batch_name
 from omicvae.data._validate import listing
-from omicvae.model._base import Indices
 from omicvae.model._calibration import CalibrationMixin
 from omicvae.model._held_out import calibrated_interval, calibrated_sample
+from omicvae.model._registered import Indices
 from omicvae.model._sizes import whole_number
 from omicvae.module._prediction import Unknowns, draw_unknowns, moments_of, predictive_distribution
 from omicvae.stats.calibrated_draws import LEAST_DRAWS

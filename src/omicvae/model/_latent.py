@@ -10,7 +10,8 @@ import torch
 from mudata import MuData
 from numpy.typing import NDArray
 
-from omicvae.model._base import Indices, MultimodalModel
+from omicvae.model._base import MultimodalModel
+from omicvae.model._registered import Indices
 from omicvae.model._sizes import whole_number
 
 KINDS = ("joint", "shared", "private")

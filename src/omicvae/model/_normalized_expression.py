@@ -10,8 +10,8 @@ import pandas as pd
 from mudata import MuData
 from numpy.typing import NDArray
 
-from omicvae.model._base import Indices
 from omicvae.model._imputation import ImputationMixin
+from omicvae.model._registered import Indices
 
 
 class NormalizedExpressionMixin(ImputationMixin):

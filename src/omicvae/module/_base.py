@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput
-from torch import Tensor, nn
+from torch import Tensor
 
 from omicvae.data import Batch, ModalitySchema, Schema
+from omicvae.module._per_modality import Mapped, PerModality
 from omicvae.module._records import Evidence, LatentPosterior, LikelihoodTerms, Pass, Readout, Step, scatter_rows
 from omicvae.nn import Covariates, Decoder, Design, NetworkConfig, SizePrior
 from omicvae.nn.likelihoods import CROSS, OWN, Likelihood, Observed, make_likelihood
 
-T = TypeVar("T")
 DEEP = 1e6  # reads from which a level is as good as known
-
-
-class PerModality(nn.ModuleList):
-    """Submodules indexed by modality name (a ``ModuleDict`` refuses names with dots)."""
-
-    def __init__(self, names: Sequence[str], build: Callable[[str], nn.Module]) -> None:
-        super().__init__(build(name) for name in names)
-        self.names = tuple(names)
-
-    def of(self, name: str) -> Any:
-        """The submodule of a modality."""
-        return self[self.names.index(name)]
-
-
-class Mapped(Generic[T]):
-    """Minibatches seen through a function; iterating again starts over, so that nothing has to be kept in memory."""
-
-    def __init__(self, batches: Callable[[], Iterable[Batch]], view: Callable[[Batch], T]) -> None:
-        self._batches, self._view = batches, view
-
-    def __iter__(self) -> Iterator[T]:
-        return (self._view(batch) for batch in self._batches())
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:

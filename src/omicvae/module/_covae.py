@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from omicvae.data import Batch, Schema
-from omicvae.module._base import MultimodalModule, PerModality, dense
+from omicvae.module._base import MultimodalModule, dense
+from omicvae.module._per_modality import PerModality
 from omicvae.module._processes import sum_over_processes
 from omicvae.module._records import Evidence, LatentPosterior, Pass, Readout, alone
 from omicvae.nn import Encoder, NetworkConfig

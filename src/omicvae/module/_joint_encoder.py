@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omicvae.data import Batch, Schema
-from omicvae.module._base import PerModality, dense
+from omicvae.module._base import dense
 from omicvae.module._covae import CorrelatedPriorModule, GaussianPosterior
+from omicvae.module._per_modality import PerModality
 from omicvae.module._records import Evidence, Pass, alone
 from omicvae.nn import Encoder, NetworkConfig, Perceptron
 from omicvae.stats.gaussian import CovarianceGaussian, cholesky, conditional, diagonal_kl

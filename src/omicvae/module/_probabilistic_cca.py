@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from omicvae.data import Batch, Schema
-from omicvae.module._base import MultimodalModule, PerModality
+from omicvae.module._base import MultimodalModule
 from omicvae.module._covae import GaussianPosterior
+from omicvae.module._per_modality import PerModality
 from omicvae.module._records import LikelihoodTerms, Pass, Readout
 from omicvae.nn import NetworkConfig
 from omicvae.nn.likelihoods import Likelihood, Observed

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omicvae.data import Batch, Schema
-from omicvae.module._base import PerModality
 from omicvae.module._mmvae_plus_plus import MMVAEPlusPlusModule
+from omicvae.module._per_modality import PerModality
 from omicvae.module._records import Evidence, Pass
 from omicvae.module._shared_private import Shape
 from omicvae.nn import Decoder, NetworkConfig

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omicvae.data import Batch, Schema
-from omicvae.module._base import MultimodalModule, PerModality, dense
+from omicvae.module._base import MultimodalModule, dense
 from omicvae.module._mixture import MixturePosterior
+from omicvae.module._per_modality import PerModality
 from omicvae.module._records import Evidence, LatentPosterior, Pass, Readout
 from omicvae.nn import Encoder, NetworkConfig
 from omicvae.stats.gaussian import block_slices
