@@ -153,6 +153,8 @@ def test_posterior_draws_have_its_moments(build, make_batch, values, model):
 def test_gradients_are_finite_and_reach_every_network(build, make_batch, values, model):
     """Mosaic with a sample of every pattern; at K = 1 and more."""
     module = build(model).train()
+    if isinstance(module, ScreenedModule):  # features that did not pass have parameters of their own
+        module.set_gates({m: (torch.arange(p) > 0).float() for m, p in P.items()})
     module.objective(make_batch(values, PRESENT), kl_weight=0.5, progress=0.5).loss.backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name

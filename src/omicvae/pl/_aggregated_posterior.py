@@ -55,7 +55,7 @@ def aggregated_posterior(
         If a column is missing.
     """
     frame = as_frame(model_or_frame, COLUMNS, measure)
-    drawn = canvas(ax, float(np.clip(1.6 + 0.17 * len(frame), 4.0, 12.0)), 3.2)
+    drawn = canvas(ax, float(np.clip(1.6 + 0.17 * len(frame), 4.8, 12.0)), 3.2)
     at = np.arange(len(frame))
     drawn.ax.bar(at, frame["means"], width=0.8, color=COLORS[0])
     drawn.ax.bar(at, frame["uncertainty"], width=0.8, bottom=frame["means"], color=UNKNOWN)
@@ -70,8 +70,8 @@ def aggregated_posterior(
     legend_above(
         drawn.ax,
         [
-            Patch(color=COLORS[0], label="known: of posterior means"),
-            Patch(color=UNKNOWN, label="unknown: mean of posterior variances"),
+            Patch(color=COLORS[0], label="posterior means"),
+            Patch(color=UNKNOWN, label="posterior variances"),
             Line2D([], [], color=GREY, linestyle="--", linewidth=0.9, label="prior"),
         ],
     )
