@@ -13,7 +13,8 @@ Columns: ``crps`` mean over values; ``r2`` median over features; ``coverage50`` 
 (for counts of models: of the counts themselves, the library size unknown); ``pit50`` to ``pit95`` share of randomised
 probability integral transforms in the central part of (0, 1), before calibration; ``group1`` and ``group2`` that share
 for counts of models, and otherwise ``coverage90``, within the two groups that are largest in the cohort; ``auroc`` mean
-over features, for 0/1 data; ``sd_ratio`` mean predictive sd hidden / measured; ``seconds`` to fit.
+over features, for 0/1 data; ``sd_ratio`` mean predictive sd hidden / measured; ``seconds`` to fit; ``version`` the
+commit that was run.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import subprocess
 import time
 import warnings
 from pathlib import Path
@@ -274,7 +276,7 @@ def run(task_name: str, seed: int, methods: list[str], done: set, epochs: int | 
             else:
                 found = model_scores(model, mdata, sources, target, scale, test, groups) | {"seconds": seconds}
             row = {"task": task_name, "seed": seed, "method": method, "sources": "+".join(sources), "target": target}
-            row |= {"n_train": len(train), **found}
+            row |= {"n_train": len(train), **found, "version": commit()}
             append(out, row)
             print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
 
@@ -293,8 +295,16 @@ COLUMNS = (
         "auroc",
         "sd_ratio",
         "seconds",
+        "version",
     ),
 )
+
+
+def commit() -> str:
+    """Of the code that runs."""
+    here = Path(__file__).parent
+    found = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], cwd=here, capture_output=True, text=True)
+    return found.stdout.strip() or omicvae.__version__
 
 
 def append(out: Path, row: dict) -> None:

@@ -109,6 +109,12 @@ def verdicts(continuous: pd.DataFrame, counts: pd.DataFrame) -> str:
     return "Outside of these bands: " + ("; ".join(missed) if missed else "nothing") + "."
 
 
+def versions(table: pd.DataFrame) -> str:
+    """Which code each task was run with."""
+    own = table[table["method"] == OURS].groupby("task", sort=False)["version"].unique()
+    return "; ".join(f"{task} {', '.join(map(str, found))}" for task, found in own.items())
+
+
 def markdown(frame: pd.DataFrame, digits: dict[str, int]) -> str:
     """A table of a page."""
 
@@ -195,6 +201,7 @@ def write_page(table: pd.DataFrame, folder: Path) -> None:
     page = [
         INTRODUCTION,
         "Seeds of each task: " + ", ".join(f"{task} {n}" for task, n in seeds.items()) + ".\n",
+        "Commits that CoVAE's rows are from: " + versions(table) + ".\n",
         "## CRPS\n",
         f"{verdict} `gain` is relative to the best of {', '.join(LINEAR)} that was run on all seeds; `lower in` counts seeds.\n",
         markdown(scores, {"gain": 3}),
