@@ -172,9 +172,7 @@ def write_page(table: pd.DataFrame, folder: Path) -> None:
     text = text.replace(
         "Run: python benchmarks/private_variation.py", "Written by `python benchmarks/private_variation.py", 1
     )
-    text = text.replace("[--write docs/benchmarks]", "[--write docs/benchmarks]`", 1).replace(
-        "\n     [--out", " [--out", 1
-    )
+    text = text.replace("[--write docs/benchmarks]", "[--write docs/benchmarks]`", 1).replace("\n     [", " [")
     page = f"# Shared signal under private variation\n\n{text}\n\n```{{image}} private_variation.png\n```\n"
     page += "\nWhat is not in a table has not been run. Ridge and trees are told which features are shared and fitted to these alone. The grey line is the ceiling.\n"
     (folder / "private_variation.md").write_text(page + "\n".join(lines) + "\n")
