@@ -135,6 +135,7 @@ def figure_of_scores(table: pd.DataFrame, path: Path) -> None:
     colours = dict(
         zip(methods, ["#bbbbbb", "#999999", "#d8b365", "#5e81ac", "#7b5ea7", "#8fbc8f", "#c0392b"], strict=True)
     )
+    methods = [m for m in methods if (table["method"] == m).any()]
     keys = list(dict.fromkeys(table[["task", "sources", "target"]].itertuples(index=False, name=None)))
     figure, axes = plt.subplots(figsize=(7.5, 0.42 * len(keys) + 1.2), layout="constrained")
     for y, (task, sources, target) in enumerate(keys):
