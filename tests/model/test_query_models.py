@@ -101,15 +101,18 @@ def test_probabilistic_cca(cohort: Callable, query: MuData) -> None:
         found.train()
 
 
-def test_wrong_arguments_are_refused(covae: CoVAE, query: MuData, tmp_path: Path) -> None:
+def test_wrong_arguments_are_refused(covae: CoVAE, cohort: Callable, query: MuData, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="takes the query MuData first, got CoVAE"):
         CoVAE.load_query_data(covae, query)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="must be a MMVAEPlusPlus or the folder of one, got CoVAE"):
         MMVAEPlusPlus.load_query_data(query, covae)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match="holds no saved omicvae model"):
         CoVAE.load_query_data(query, tmp_path)
+    mdata = cohort()
+    CoVAE.setup_mudata(mdata, likelihoods={"rna": "nb", "meth": "beta"}, batch_key="batch")
+    untrained = CoVAE(mdata)
     with pytest.raises(RuntimeError, match="has not been trained"):
-        CoVAE.load_query_data(query, CoVAE(covae.adata))
+        CoVAE.load_query_data(query, untrained)
     fewer = MuData({"rna": query["rna"][:, 2:].copy(), "meth": query["meth"].copy()})
     with pytest.raises(ValueError, match="'rna' lacks 2 of the 12 features"):
         CoVAE.load_query_data(fewer, covae)
