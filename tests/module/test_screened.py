@@ -137,3 +137,12 @@ def test_cross_modal_loss_is_of_pairs_only(module, batch, make_batch) -> None:
     alone, m = module.cross_modal_loss(make_batch(x, torch.ones(3, 2, dtype=torch.bool)))
     assert m == 6
     torch.testing.assert_close(loss, alone, rtol=1e-3, atol=1e-3)
+
+
+def test_loaded_weights_bring_their_open_gates(module, make_schema):
+    other = ScreenedModule(
+        make_schema(dict.fromkeys(NAMES, P)), NetworkConfig(n_layers=0).resolve(100), Shape(D, {"a": 1, "b": 2})
+    )
+    assert other.passed("a") is None
+    other.load_state_dict(module.state_dict())
+    assert other.passed("a").tolist() == [0, 2] and other.passed("b").tolist() == [1, 2, 3]

@@ -145,14 +145,23 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("cls", [omicvae.model.CoVAE, omicvae.model.MMVAEPlusPlus])
-def test_a_step_reads_nothing_from_the_device(cls):
+@pytest.mark.parametrize(
+    "cls, arguments",
+    [
+        (omicvae.model.CoVAE, {}),
+        (omicvae.model.MMVAEPlusPlus, {}),
+        (omicvae.model.MMVAEPlusPlus, {"screening": True}),
+    ],
+)
+def test_a_step_reads_nothing_from_the_device(cls, arguments):
     """Neither values nor data-dependent shapes; CoVAE moves its prior every tenth step, which does.
 
     Not with ``"nb"``, which on the CPU, where this runs, looks how sparse its counts are.
     """
-    model = build(counts(), cls, rna="poisson")
+    model = build(counts(), cls, rna="poisson", **arguments)
     model.train(max_epochs=1, calibration_size=0, **QUIET)
+    if arguments:
+        model.module.set_gates({"rna": (torch.arange(30) > 5).float(), "atac": (torch.arange(40) > 5).float()})
     batch, module = model.adata_manager.cohort.batch(range(50)), model.module.train()
     optimizer = MosaicPlan(module, total_steps=10).configure_optimizers()["optimizer"]
     module.objective(batch, progress=0.1)  # keeps what lasts until the prior moves

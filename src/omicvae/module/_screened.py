@@ -85,17 +85,17 @@ class ScreenedModule(MMVAEPlusPlusModule):
         for i, m in enumerate(self.modalities):
             generator = torch.Generator().manual_seed(0)  # the same draws, whatever the order of modalities
             self.register_buffer(f"gate_{i}", torch.ones(schema[m].n_vars))
+            self.register_buffer(f"passed_{i}", torch.arange(schema[m].n_vars), persistent=False)
             self.register_buffer(f"draws_{i}", torch.randn(N_CENTRE, shape.private[m], generator=generator))
         self.first_stage = False
         self.input_dropout = 0.0
+        self.register_load_state_dict_post_hook(_locate_passed)
 
     # ------------------------------------------------------------------ screen
 
     def gate(self, modality: str) -> Tensor:
         """``(p,)`` weight of each feature in the shared encoder; 0 for those that no other assay predicts."""
-        found = self._buffers[f"gate_{self.modalities.index(modality)}"]
-        assert found is not None
-        return found
+        return self._stored("gate", modality)
 
     def set_gates(self, gates: Mapping[str, Tensor]) -> None:
         """Take gates ``(p,)``; one without any open feature is opened for all."""
@@ -103,11 +103,17 @@ class ScreenedModule(MMVAEPlusPlusModule):
             gate = gate if bool((gate > 0).any()) else torch.ones_like(gate)
             size = gate[gate > 0].square().mean().sqrt()
             self.gate(m).copy_(gate / size)
+        _locate_passed(self)
 
     def passed(self, modality: str) -> Tensor | None:
         """Positions of features with an open gate; ``None`` for all."""
-        is_open = self.gate(modality) > 0
-        return None if bool(is_open.all()) else is_open.nonzero()[:, 0]
+        found = self._stored("passed", modality)
+        return None if len(found) == len(self.gate(modality)) else found
+
+    def _stored(self, name: str, modality: str) -> Tensor:
+        found = self._buffers[f"{name}_{self.modalities.index(modality)}"]
+        assert found is not None
+        return found
 
     def shared_inputs(self, modality: str, values: Tensor) -> Tensor:
         gated = values * self.gate(modality)
@@ -156,7 +162,7 @@ class ScreenedModule(MMVAEPlusPlusModule):
         if self.first_stage or not self.shape.private[modality]:
             return eta
         effect = self.private_decoders.of(modality)
-        draws = self._buffers[f"draws_{self.modalities.index(modality)}"]
+        draws = self._stored("draws", modality)
         centred = effect(z[..., d:], None) - effect(draws, None).mean(0)
         return eta + centred * (route == OWN)[..., None, None]
 
@@ -177,3 +183,9 @@ class ScreenedModule(MMVAEPlusPlusModule):
                     total = total - (one.weights[m] * value.mean(0)).sum()
                     n += int(one.weights[m].sum())
         return total, n
+
+
+def _locate_passed(module: ScreenedModule, *_: object) -> None:
+    """Find open gates when they change: found in every step, they would have the host wait for the device."""
+    for i, m in enumerate(module.modalities):
+        setattr(module, f"passed_{i}", (module.gate(m) > 0).nonzero()[:, 0])
