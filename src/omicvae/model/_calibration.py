@@ -170,9 +170,10 @@ class CalibrationMixin(MultimodalModel):
         Returns
         -------
         AnnData with ``X`` the measured values, NaN where not measured (for ``betabinomial`` fractions of reads), and
-        layers ``imputed`` (predictive mean), ``imputed_normalized`` (of counts at the median library size), ``imputed_sd``, ``imputed_lower``, ``imputed_upper``, ``pit`` (randomised
-        probability integral transform of the calibrated distribution) and ``crps`` (in training standard deviations of
-        the encoder's scale, the library size given); ``obs["sources"]``.
+        layers ``imputed`` (predictive mean), ``imputed_normalized`` (of counts at the median library size),
+        ``imputed_sd``, ``imputed_lower``, ``imputed_upper``, ``pit`` (randomised probability integral transform of the
+        calibrated distribution) and ``crps`` (in training standard deviations of the encoder's scale, the library size
+        given); ``obs["sources"]``.
 
         Raises
         ------

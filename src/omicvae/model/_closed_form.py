@@ -75,6 +75,14 @@ class Crossed(NamedTuple):
     """(n, p) on the encoders' scale."""
 
 
+class Target(NamedTuple):
+    """What was measured of an assay."""
+
+    observed: Observed
+    size_score: Tensor | None
+    """(n,) where library sizes lie in their prior; ``None`` without library sizes."""
+
+
 class ClosedForm:
     """Imputation of a model's assays without gradients.
 
@@ -124,9 +132,8 @@ class ClosedForm:
         return self._fits[key]
 
     def _respond(self, key: Key, crossed: Crossed) -> None:
-        observed = read_observed(self.module, self.cohort, crossed.positions, key[1])
-        scores = read_size_scores(self.module, self.cohort, crossed.positions, key[1])
-        self.responses[key] = self._new_response(key[1]).fit(crossed.prediction, observed, scores)
+        target = read_target(self.module, self.cohort, crossed.positions, key[1])
+        self.responses[key] = self._new_response(key[1]).fit(crossed.prediction, *target)
 
     def _new_response(self, target: int) -> Response:
         likelihood = self.module.likelihoods.of(self.module.modalities[target])
@@ -165,8 +172,7 @@ class ClosedForm:
 
         A response has two or three numbers a feature: from :data:`ENOUGH` samples on one fit serves all folds.
         """
-        observed = read_observed(self.module, self.cohort, crossed.positions, target)
-        scores = read_size_scores(self.module, self.cohort, crossed.positions, target)
+        observed, scores = read_target(self.module, self.cohort, crossed.positions, target)
         if len(crossed.positions) >= ENOUGH:
             response = self._new_response(target).fit(crossed.prediction, observed, scores)
             yield np.ones(len(crossed.positions), bool), response
@@ -259,19 +265,23 @@ def read_blocks(module: MultimodalModule, cohort: Cohort, positions: NDArray[np.
     return blocks
 
 
-def read_observed(module: MultimodalModule, cohort: Cohort, positions: NDArray[np.intp], target: int) -> Observed:
-    """Measured values of one assay, of samples that all have it."""
+def read_target(module: MultimodalModule, cohort: Cohort, positions: NDArray[np.intp], target: int) -> Target:
+    """What was measured of one assay in samples that all have it."""
     name = module.modalities[target]
-    chunks = [
-        module.observed(cohort.batch(positions[start : start + CHUNK]).to(module.device), name)
-        for start in range(0, max(len(positions), 1), CHUNK)
-    ]
-    x, size, coverage = ([getattr(c, field) for c in chunks] for field in Observed._fields)
-    return Observed(
+    values, scores = [], []
+    for start in range(0, max(len(positions), 1), CHUNK):
+        batch = cohort.batch(positions[start : start + CHUNK]).to(module.device)
+        values.append(module.observed(batch, name))
+        if module.likelihoods.of(name).uses_size:
+            codes = module.batch_codes(batch, name)[batch.rows[name]]
+            scores.append(module.size_priors.of(name).score(batch.size[name], codes))
+    x, size, coverage = ([getattr(v, field) for v in values] for field in Observed._fields)
+    observed = Observed(
         torch.cat(x),
         None if size[0] is None else torch.cat(size),
         None if coverage[0] is None else torch.cat(coverage),
     )
+    return Target(observed, torch.cat(scores) if scores else None)
 
 
 def respond(response: Response, location: Tensor, unknowns: Unknowns, n_draws: int) -> tuple[Distribution, Unknowns]:
@@ -280,21 +290,6 @@ def respond(response: Response, location: Tensor, unknowns: Unknowns, n_draws: i
         size = response.conditioned(unknowns.sizes, location.to(unknowns.sizes.size))
         unknowns = unknowns._replace(sizes=unknowns.sizes._replace(size=size))
     return response(location, unknowns.size, n_draws), unknowns
-
-
-def read_size_scores(
-    module: MultimodalModule, cohort: Cohort, positions: NDArray[np.intp], target: int
-) -> Tensor | None:
-    """``(n,)`` where the library sizes of samples that all have an assay lie in their prior; ``None`` without sizes."""
-    name = module.modalities[target]
-    if not module.likelihoods.of(name).uses_size:
-        return None
-    scores = []
-    for start in range(0, max(len(positions), 1), CHUNK):
-        batch = cohort.batch(positions[start : start + CHUNK]).to(module.device)
-        codes = module.batch_codes(batch, name)[batch.rows[name]]
-        scores.append(module.size_priors.of(name).score(batch.size[name], codes))
-    return torch.cat(scores)
 
 
 def _inputs(module: MultimodalModule, batch: Batch, modality: str, *, missing: float = 0.0) -> Float32:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from omicvae.data import Batch, Cohort
-from omicvae.model._closed_form import ClosedForm, read_observed
+from omicvae.model._closed_form import ClosedForm, read_target
 from omicvae.model._moments import FEWER_FOLDS, FOLDS, MANY, MomentBackbone
 from omicvae.module._prediction import Unknowns
 from omicvae.module._probabilistic_cca import ProbabilisticCCAModule
@@ -115,7 +115,7 @@ class FactorBackbone(MomentBackbone):
 
     @torch.no_grad()
     def _fit_responses(self, cohort: Cohort, positions: NDArray[np.intp], target: int, name: str) -> None:
-        observed = read_observed(self.module, cohort, positions, target)
+        observed = read_target(self.module, cohort, positions, target).observed
         batch = cohort.batch(positions).to(self.module.device)
         fixed = self.module.fixed(name, self.module.design(batch, name)).expand(len(positions), -1)
         q = self.module.factors(self.module.encode(batch), batch, batch.present)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Binomial, Distribution
 
 from omicvae.data import Batch, Cohort
-from omicvae.model._closed_form import read_observed
+from omicvae.model._closed_form import read_target
 from omicvae.module import MultimodalModule
 from omicvae.module._prediction import Unknowns, draw_unknowns, moments_of
 from omicvae.nn.likelihoods import Likelihood, Observed
@@ -104,7 +104,7 @@ def score(module: MultimodalModule, cohort: Cohort, part: Part, *, with_crps: bo
     with torch.random.fork_rng(devices), torch.inference_mode():
         torch.manual_seed(SEED)
         for rows in _chunks(part, likelihood.n_vars):
-            observed = read_observed(module, cohort, part.positions[rows], part.target)
+            observed = read_target(module, cohort, part.positions[rows], part.target).observed
             batch = cohort.batch(part.positions[rows]).to(module.device)
             for field, values in _score_rows(module, name, part, rows, batch, observed, with_crps).items():
                 fields[field].append(values.cpu().numpy().astype(np.float32, copy=False))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch.distributions import Distribution
 
 from omicvae.data import Batch, Cohort
-from omicvae.model._closed_form import ClosedForm, Crossed, read_observed, respond
+from omicvae.model._closed_form import ClosedForm, Crossed, read_target, respond
 from omicvae.model._held_out import HELD, Part, on_encoder_scale
 from omicvae.module import MultimodalModule
 from omicvae.module._prediction import Unknowns, draw_unknowns, predictive_distribution
@@ -108,7 +108,7 @@ class MomentBackbone:
         sources, target = key
         name = self.module.modalities[target]
         likelihood = self.module.likelihoods.of(name)
-        observed = read_observed(self.module, cohort, crossed.positions[rows], target)
+        observed = read_target(self.module, cohort, crossed.positions[rows], target).observed
         batch = cohort.batch(crossed.positions[rows]).to(self.module.device)
         known = torch.ones(len(rows), dtype=torch.bool, device=self.module.device)
         unknowns = draw_unknowns(self.module, batch, name, known, DRAWS)

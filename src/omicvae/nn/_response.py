@@ -142,9 +142,8 @@ class Response(nn.Module):
             residual = residual / self.scale(prediction)
             self._fit_deviation(residual)
         count = (~residual.isnan()).sum(0)
-        spread = residual.square().nansum(0) / count.clamp_min(1)
         standardised = residual / self.deviation
-        own, varies = count >= OWN_QUANTILES, (count > 1) & (spread.sqrt() > LEAST_DEVIATION)
+        own, varies = count >= OWN_QUANTILES, (count > 1) & (self.deviation > LEAST_DEVIATION)
         if bool(own.all()):
             self.quantiles = quantile_table(standardised)
             return

@@ -81,10 +81,10 @@ class Blocks:
     def _measured(self, positions: NDArray[np.intp]) -> NDArray[np.float32]:
         """``(n, n_features)`` what was measured; NaN elsewhere."""
         schema = self.cohort.schema
-        columns = pd.Index(schema[self.modality].var_names).get_indexer(self.features)
+        columns = pd.Index(schema[self.modality].var_names).get_indexer(self.features).astype(np.intp)
         here = np.flatnonzero(self.cohort.present[positions, schema.names.index(self.modality)])
         measured = np.full((len(positions), len(columns)), np.nan, dtype=np.float32)
-        measured[here] = observed_values(self.cohort, self.modality, positions[here])[:, columns]
+        measured[here] = observed_values(self.cohort, self.modality, positions[here], columns=columns)
         return measured
 
 

@@ -11,12 +11,12 @@ from mudata import MuData
 from numpy.typing import NDArray
 
 from omicvae.data import Cohort
+from omicvae.data._measured import observed_values
 from omicvae.model._model import Model
 
 Float32 = NDArray[np.float32]
 Positions = NDArray[np.intp]
 
-ROWS = 4096  # samples read at a time
 HELD = 2**26  # numbers drawn at a time: all features of a sample, whichever are asked for
 COMPARED = 500  # measured samples that the predictor's noise is averaged over
 
@@ -66,33 +66,25 @@ class Predicted(NamedTuple):
     """(n, p)"""
 
 
-def analysis_scale(request: Request, values: Float32, size: Float32 | None) -> Float32:
-    """Values on the scale on which groups are compared.
+def comparable(request: Request, values: Float32) -> Float32:
+    """Values on the scale on which groups are compared, from values in the units of an imputed one.
 
-    Counts: ``log(1 + x)`` of counts at the median library size, on which a difference is one of proportions and single
-    samples do not decide. All others as they are: differences of means, methylation levels and shares of ones.
+    Counts, which are to be those at the median library size: ``log(1 + x)``, on which a difference is one of proportions
+    and single samples do not decide. All others as they are: differences of means, methylation levels and shares of ones.
     """
-    if size is None:
-        return values
-    return np.log1p(values * (_median(request) / size[:, None])).astype(np.float32)
+    return np.log1p(values) if _uses_size(request) else values
 
 
 def measured_values(request: Request, positions: Positions) -> Float32:
-    """``(n, p)`` measured values of samples that have the assay, on the scale of :func:`analysis_scale`."""
-    parts = [np.zeros((0, len(request.columns)), np.float32)]
-    for start in range(0, len(positions), ROWS):
-        batch = request.cohort.batch(positions[start : start + ROWS])
-        values = batch.x[request.modality]
-        if request.modality in batch.coverage:
-            reads = batch.coverage[request.modality]
-            values = (values / reads).where(reads > 0, float("nan"))
-        size = batch.size[request.modality].numpy() if _uses_size(request) else None
-        parts.append(analysis_scale(request, values.numpy()[:, request.columns], size))
-    return np.concatenate(parts)
+    """``(n, p)`` measured values of samples that have the assay, on the scale of :func:`comparable`."""
+    values = observed_values(
+        request.cohort, request.modality, positions, columns=request.columns, reference_size=_median_size(request)
+    )
+    return comparable(request, values)
 
 
 def predicted_means(request: Request, positions: Positions) -> Float32:
-    """``(n, p)`` predictive means of samples from their other assays, on the scale of :func:`analysis_scale`."""
+    """``(n, p)`` predictive means of samples from their other assays, on the scale of :func:`comparable`."""
     if len(positions) == 0:
         return np.zeros((0, len(request.columns)), np.float32)
     found = request.model.impute(
@@ -105,7 +97,7 @@ def predicted_means(request: Request, positions: Positions) -> Float32:
         scale="normalized",
         batch_size=request.batch_size,
     )
-    return analysis_scale(request, found.X, _median_sizes(request, len(positions)))
+    return comparable(request, found.X)
 
 
 def held_out_predictions(request: Request) -> Predicted | None:
@@ -118,7 +110,7 @@ def held_out_predictions(request: Request) -> Predicted | None:
     positions = own.cohort.obs_names.get_indexer(held.obs_names).astype(np.intp)
     imputed = np.asarray(held.layers["imputed_normalized"], np.float32)[:, request.columns]
     values = measured_values(own, positions)
-    return Predicted(held.obs_names, values, analysis_scale(own, imputed, _median_sizes(own, len(positions))))
+    return Predicted(held.obs_names, values, comparable(own, imputed))
 
 
 def predictive_noise(request: Request, positions: Positions, n_draws: int) -> Iterator[tuple[slice, Float32]]:
@@ -137,9 +129,8 @@ def predictive_noise(request: Request, positions: Positions, n_draws: int) -> It
             n_samples=n_draws,
             scale=scale,  # type: ignore[arg-type]
             batch_size=request.batch_size,
-        )[:, :, request.columns]
-        if scale == "normalized":
-            drawn = np.log1p(drawn)
+        )
+        drawn = comparable(request, drawn[:, :, request.columns])
         yield slice(start, start + drawn.shape[1]), drawn - drawn.mean(0)
 
 
@@ -157,10 +148,5 @@ def _uses_size(request: Request) -> bool:
     return bool(request.model.module.likelihoods.of(request.modality).uses_size)
 
 
-def _median(request: Request) -> float:
-    return float(request.model.module.size_priors.of(request.modality).median)
-
-
-def _median_sizes(request: Request, n: int) -> Float32 | None:
-    """``(n,)`` library size that predicted counts stand for."""
-    return np.full(n, _median(request), np.float32) if _uses_size(request) else None
+def _median_size(request: Request) -> float | None:
+    return float(request.model.module.size_priors.of(request.modality).median) if _uses_size(request) else None

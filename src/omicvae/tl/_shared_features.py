@@ -80,8 +80,8 @@ def _dimensions(model: Model, modality: str, features: list[str]) -> tuple[list[
         model.get_latent_representation(kind="shared", given=others, indices=usable, return_numpy=True),
         dtype=np.float64,
     )
-    at = pd.Index(model.schema[modality].var_names).get_indexer(pd.Index(features))
-    values = observed_values(cohort, modality, usable)[:, at].astype(np.float64)
+    at = pd.Index(model.schema[modality].var_names).get_indexer(pd.Index(features)).astype(np.intp)
+    values = observed_values(cohort, modality, usable, columns=at).astype(np.float64)
     found = np.stack([spearman(values, np.repeat(z[:, None], len(at), 1)) for z in latent.T], axis=1)  # (p, r)
     best = np.argmax(np.nan_to_num(np.abs(found), nan=-1.0), axis=1)
     chosen = found[np.arange(len(at)), best]
