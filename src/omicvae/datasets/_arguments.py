@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import TypeVar
@@ -22,9 +23,10 @@ def count(value: object, argument: str, minimum: int) -> int:
 def number(value: object, argument: str, low: float, high: float = np.inf, *, closed: bool = True) -> float:
     """Return ``value`` as a float in [low, high), or in (low, high) if not ``closed``, or raise ValueError."""
     valid = isinstance(value, Real) and not isinstance(value, bool)
-    if not valid or not (low <= float(value) if closed else low < float(value)) or not float(value) < high:  # type: ignore[arg-type]
+    found = float(value) if valid else math.nan  # type: ignore[arg-type]
+    if not (low <= found if closed else low < found) or not found < high:
         raise ValueError(f"{argument} must be a number in {'[' if closed else '('}{low:g}, {high:g}), got {value!r}.")
-    return float(value)  # type: ignore[arg-type]
+    return found
 
 
 def choice(value: object, options: Iterable[str], argument: str) -> str:

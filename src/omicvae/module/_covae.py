@@ -126,7 +126,7 @@ class CorrelatedPriorModule(MultimodalModule):
         return canonical_frame(self.prior_covariance.cpu(), self.sizes)
 
     def readout(self, kind: str, modality: str | None) -> Readout:
-        """``joint``: all whitened ``z_m``; ``shared``: canonical coordinates averaged over modalities; ``private``: the rest of ``z_m``."""
+        """Whitened ``z_m``, all (``joint``), canonical ones averaged over modalities (``shared``), the rest (``private``)."""
         frame = self.frame()
         r = int(self.n_shared)
         if kind == "joint":

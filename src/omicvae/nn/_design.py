@@ -22,8 +22,8 @@ class Design(nn.Module):
     """One-hot categories and standardised continuous covariates of one modality.
 
     A category that is unknown (missing, never seen in training, or never seen *with this modality*: a centre that has not
-    measured the assay says nothing about its shift) is replaced by the training frequencies of all categories. When values are imputed it is drawn from them instead (:meth:`fill`), so that not knowing the batch
-    counts as uncertainty.
+    measured the assay says nothing about its shift) is replaced by the training frequencies of all categories. When
+    values are imputed it is drawn from them instead (:meth:`fill`), so that not knowing the batch counts as uncertainty.
 
     Parameters
     ----------

@@ -264,7 +264,7 @@ def expected_log_likelihood(found: Evidence, rows: Tensor, q: Posterior) -> Tens
 
 
 def expected_log_density(p: Posterior, q: Posterior) -> Tensor:
-    """``(n,)`` expected log density of the factors under ``p`` where they are distributed as ``q``: the negative cross-entropy."""
+    """``(n,)`` negative cross-entropy: expected log density of the factors under ``p``, distributed as ``q``."""
     L = p.tril[p.pattern]
     offset = ((q.mean - p.mean).unsqueeze(1) @ L).square().sum((1, 2))
     pairs, inverse = torch.unique(torch.stack([p.pattern, q.pattern], 1), dim=0, return_inverse=True)

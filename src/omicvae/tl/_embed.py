@@ -70,8 +70,8 @@ def embed(mdata: MuData, model: Model, *, key_added: str | None = None, copy: bo
     TypeError
         If ``mdata`` is not a MuData, ``model`` is not a model, or ``key_added`` is not text.
     ValueError
-        If ``key_added`` is empty or holds ``"/"``, if a name to be written is a modality of ``mdata.obsm`` or a registered layer, or if the data do not fit the
-        model.
+        If ``key_added`` is empty or holds ``"/"``, if a name to be written is a modality of ``mdata.obsm`` or a
+        registered layer, or if the data do not fit the model.
     RuntimeError
         If the model is not trained.
     """

@@ -63,7 +63,8 @@ def loadings(
     mdata
         Data to average over, matched by name, and to write into; the model's own by default.
     indices
-        Positions, names or a mask of samples. By default 500 of those that have the modality, evenly spread, or all if there are fewer.
+        Positions, names or a mask of samples. By default 500 of those that have the modality, evenly spread, or all if
+        there are fewer.
     key_added
         Stem of the name below; ``model.default_key`` by default, such as ``"covae"``.
     copy
