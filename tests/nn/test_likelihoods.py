@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,15 @@ import torch
 from scipy import special, stats
 from torch import Tensor
 
-from omicvae.nn.likelihoods import CROSS, LIKELIHOODS, OWN, Likelihood, Observed, make_likelihood
+from omicvae.nn.likelihoods import (
+    CROSS,
+    LIKELIHOODS,
+    OWN,
+    Likelihood,
+    NegativeBinomialCounts,
+    Observed,
+    make_likelihood,
+)
 from omicvae.nn.likelihoods._base import LINK_SCALE_RANGE
 from omicvae.nn.likelihoods._beta import SQUEEZE, log_beta
 
@@ -240,6 +249,21 @@ def extreme(name: str) -> Observed:
     wide = [-1e6, 0, 1, 1e4, 1e6]
     values = {"normal": wide, "unit_normal": wide, "beta": [0, 1e-9, 0.5, 1 - 1e-7, 1], "bernoulli": [0, 1, 0, 1, 1]}
     return Observed(torch.tensor([values[name]] * 4, dtype=torch.float32), None, None)
+
+
+@pytest.mark.parametrize("means", [(0.02, 0.2, 0.9), (0.02, 3.0, 40.0), (2.0, 3.0, 40.0)])
+def test_drawn_counts_follow_the_negative_binomial(means):
+    """Small means are drawn by inversion, others by gamma and Poisson draws, both in one tensor."""
+    mu = torch.tensor(means)[:, None].expand(3, 3)
+    theta = torch.tensor([0.15, 1.0, 30.0])
+    drawn = NegativeBinomialCounts(mu=mu, theta=theta.expand(3, 3)).sample((40_000,)).numpy()
+    for i, j in itertools.product(range(3), range(3)):
+        expected = stats.nbinom(theta[j].item(), theta[j].item() / (theta[j] + mu[i, j]).item())
+        # bins of at least 1 % each: the last is all that is beyond
+        edges = np.unique([-1, *expected.ppf(np.linspace(0.05, 0.99, 20))]).astype(int)
+        share = np.append(np.diff(expected.cdf(edges)), expected.sf(edges[-1]))
+        found = np.histogram(drawn[:, i, j], [*(edges + 0.5), np.inf])[0]
+        assert stats.chisquare(found, share * found.sum()).pvalue > 1e-5
 
 
 @pytest.mark.parametrize(("name", "options"), WITH_OPTIONS)

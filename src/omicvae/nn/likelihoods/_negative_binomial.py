@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from scvi.distributions import NegativeBinomial as ScviNegativeBinomial
 from scvi.distributions import ZeroInflatedNegativeBinomial as ScviZeroInflatedNegativeBinomial
 from torch import Tensor, nn
@@ -17,9 +19,13 @@ from omicvae.nn.likelihoods._base import Observed, gather, noise_parameter
 from omicvae.nn.likelihoods._beta import log_beta
 from omicvae.nn.likelihoods._counts import LOG_RATE_RANGE, CountLikelihood
 
+Float32 = NDArray[np.float32]
+
 LOG_DISPERSION_RANGE = (math.log(1e-3), math.log(1e5))
 SPARSE = 0.25  # share of nonzero counts below which they are worth picking out, on a CPU
 MOST_COUNT = 1e15
+FEW, LEAST_SHAPE = 1.0, 0.1  # mean below which, and dispersion above which, counts are quicker to draw by inversion
+LEAST_FEW = 0.1  # share of such counts from which on it pays to draw them apart
 DROPOUT_START = -3.0  # logit
 
 
@@ -154,11 +160,43 @@ class NegativeBinomialCounts(ScviNegativeBinomial):
 
 
 def _numpy_draws(mu: Tensor, theta: Tensor, shape: torch.Size) -> Tensor:
-    """Gamma-Poisson draws by numpy, several times as fast as torch's on a CPU, under torch's seed."""
+    """Draws by numpy, several times as fast as torch's on a CPU, under torch's seed."""
     rng = np.random.default_rng(int(torch.randint(2**62, ())))
-    shapes = theta.detach().double().numpy()
-    rates = rng.standard_gamma(shapes, size=tuple(shape)) * (mu.detach().double().numpy() / shapes)
-    return torch.from_numpy(rng.poisson(np.minimum(rates, MOST_COUNT)).astype(np.float32))
+    means, shapes = (np.broadcast_to(t.detach().numpy(), shape) for t in (mu, theta))
+    few = (means < FEW) & (shapes > LEAST_SHAPE)
+    if few.all():
+        return torch.from_numpy(_by_inversion(rng, means, shapes))
+    if few.mean() < LEAST_FEW:
+        return torch.from_numpy(_by_gamma(rng, means, shapes))
+    drawn = np.empty(shape, np.float32)
+    drawn[few], drawn[~few] = _by_inversion(rng, means[few], shapes[few]), _by_gamma(rng, means[~few], shapes[~few])
+    return torch.from_numpy(drawn)
+
+
+def _by_gamma(rng: np.random.Generator, mu: Float32, theta: Float32) -> Float32:
+    """Poisson draws with gamma-distributed rates."""
+    shapes = theta.astype(np.float64)
+    rates = rng.standard_gamma(shapes) * (mu / shapes)
+    return rng.poisson(np.minimum(rates, MOST_COUNT)).astype(np.float32)
+
+
+def _by_inversion(rng: np.random.Generator, mu: Float32, theta: Float32) -> Float32:
+    """The largest counts that are reached with a probability above a uniform draw: one step where most are 0."""
+    odds = mu / (theta + mu)
+    reached = -np.expm1(theta * np.log1p(-odds))
+    drawn = np.zeros(mu.shape, np.float32)
+    uniform = rng.random(mu.shape, dtype=np.float32) + np.float32(2**-25)  # never 0, which no count is beyond
+    left: NDArray[Any] = np.flatnonzero(uniform < reached)
+    u, above, q, shape = (a.reshape(-1)[left].astype(np.float64) for a in (uniform, reached, odds, theta))
+    mass, count = 1 - above, 0
+    while len(left):
+        mass = mass * q * ((count + shape) / (count + 1))
+        above, count = above - mass, count + 1
+        drawn.reshape(-1)[left] = count
+        higher = u < above
+        left = left[higher]
+        u, mass, above, q, shape = (a[higher] for a in (u, mass, above, q, shape))
+    return drawn
 
 
 class ZeroInflatedCounts(ScviZeroInflatedNegativeBinomial):
