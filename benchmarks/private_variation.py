@@ -106,6 +106,8 @@ def of_model(simulation: Simulation, method: str, train: np.ndarray, test: np.nd
         if method == "MMVAE++":
             passed = model.get_screen(target)["passed"].to_numpy()
             rows[target]["passed"] = f"{passed[:N_SHARED].sum()} / {passed[N_SHARED:].sum()}"
+            if model.n_directions[target]:
+                rows[target]["passed"] = f"{model.n_directions[target]} directions"
     return rows
 
 

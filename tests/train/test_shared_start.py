@@ -61,3 +61,10 @@ def test_without_validation_samples_the_first_candidate_is_kept(batches):
     module = new_module(mdata, train)
     train_shared(module, lambda: train, None, 2)
     assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("max_epochs", range(1, 6))
+def test_any_number_of_steps_can_be_scheduled(batches, max_epochs):
+    """torch divides by the length of the rise less one step: 10 steps in all left none."""
+    mdata, train, held_out = batches
+    train_shared(new_module(mdata, train), lambda: train[:2], lambda: held_out, max_epochs)

@@ -249,6 +249,10 @@ class MultimodalModel(RegisteredModel):
         device = self.module.device
         self.module.end_training(lambda: (batch.to(device) for batch in splitter.train_dataloader()))
 
+    def _feature_columns(self, modality: str) -> dict[str, NDArray[Any]]:
+        """What a model knows of each registered feature, for ``.var``: name behind the stem -> ``(p,)``."""
+        return {}
+
     # ------------------------------------------------------------------ saving
 
     def _extra_arrays(self) -> dict[str, NDArray[Any]]:

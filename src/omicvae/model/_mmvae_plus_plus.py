@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -18,8 +19,12 @@ from omicvae.model._model import Model
 from omicvae.model._sizes import per_modality
 from omicvae.module import MMVAEPlusPlusModule, ScreenedModule, Shape
 from omicvae.nn import NetworkConfig
+from omicvae.stats.components import Block
 from omicvae.stats.screening import Screen, screen
+from omicvae.stats.shared_directions import Directions, shared_directions
 from omicvae.train import train_shared
+
+logger = logging.getLogger("omicvae")
 
 DEFAULT_SHARED = 8  # two fold a curved manifold; the divergence switches off what is not needed
 
@@ -29,7 +34,8 @@ class MMVAEPlusPlus(Model):
 
     Shared latents are trained by predicting one assay from another and by nothing else. By default features are screened
     first: shared encoders read, and shared decoders explain, only features that another assay predicts on held-out samples
-    (:meth:`get_screen`), and private latents come after, for what is left (:class:`omicvae.module.ScreenedModule`). As
+    (:meth:`get_screen`), and private latents come after, for what is left (:class:`omicvae.module.ScreenedModule`). Where
+    validation samples are predicted better that way, directions of continuous assays take the place of features. As
     published (``screening=False``) private variation of many features drowns what assays share.
 
     Parameters
@@ -111,8 +117,10 @@ class MMVAEPlusPlus(Model):
         with torch.no_grad():
             blocks = read_blocks(self.module, self._own_cohort(), splitter.train_idx)
         self._screens = {m: screen(blocks, i) for i, m in enumerate(self.modalities)}
+        directions = self._directions(blocks, splitter)
+        self.module.set_directions(directions)
         for m, found in self._screens.items():
-            if not found.passed.any():
+            if directions[m] is None and not found.passed.any():
                 warnings.warn(
                     f"{m}: no feature is predicted by another modality on held-out samples; shared latents are trained on "
                     "all of them, and may hold nothing that is shared",
@@ -121,6 +129,30 @@ class MMVAEPlusPlus(Model):
         self.module.set_gates({m: torch.from_numpy(found.gate) for m, found in self._screens.items()})
         validation = splitter.val_dataloader if splitter.n_val else None
         train_shared(self.module, splitter.train_dataloader, validation, self._asked_epochs)
+
+    def _directions(self, blocks: list[Block], splitter: PatternSplitter) -> dict[str, Directions | None]:
+        """Directions to read modalities along, which validation samples have to prefer to features."""
+        assert isinstance(self.module, ScreenedModule)
+        nothing: dict[str, Directions | None] = dict.fromkeys(self.modalities)
+        if not splitter.n_val or not self.module.turnable:
+            return nothing
+        with torch.no_grad():
+            new = read_blocks(self.module, self._own_cohort(), splitter.val_idx)
+        can_turn = [m in self.module.turnable for m in self.modalities]
+        found = shared_directions(blocks, new, [self._screens[m] for m in self.modalities], can_turn)
+        for m, one in zip(self.modalities, found, strict=True):
+            if one is not None:
+                self._screens[m] = self._screens[m]._replace(score=one.features)
+                logger.info("%s: shared latents read %d directions that other modalities predict", m, len(one.score))
+        return dict(zip(self.modalities, found, strict=True))
+
+    @property
+    def n_directions(self) -> dict[str, int]:
+        """Modality -> number of directions that shared latents read; 0 where they read features."""
+        if not isinstance(self.module, ScreenedModule):
+            return dict.fromkeys(self.modalities, 0)
+        turned = {m: self.module.turned(m) for m in self.modalities}
+        return {m: 0 if t is None else t.n for m, t in turned.items()}
 
     def get_screen(self, modality: str) -> pd.DataFrame:
         """Which features of an assay the other assays know something about.
@@ -134,6 +166,7 @@ class MMVAEPlusPlus(Model):
         -------
         DataFrame with a row a feature: ``score``, R2 on held-out training samples of the source assay that predicts it
         best (NaN where no two assays have enough samples in common), and ``passed``, whether it exceeds the threshold.
+        Where shared latents read directions (:attr:`n_directions`), prediction is along those of the source.
 
         Raises
         ------
@@ -150,6 +183,10 @@ class MMVAEPlusPlus(Model):
         return pd.DataFrame(
             {"score": found.score, "passed": found.passed}, index=pd.Index(self.schema[name].var_names, name="feature")
         )
+
+    def _feature_columns(self, modality: str) -> dict[str, NDArray[np.float32]]:
+        found = self._screens.get(modality)
+        return {} if found is None else {"shared_weight": found.gate}
 
     def _extra_arrays(self) -> dict[str, NDArray[Any]]:
         arrays = super()._extra_arrays()

@@ -13,8 +13,10 @@ from omicvae.module._mmvae_plus_plus import MMVAEPlusPlusModule
 from omicvae.module._per_modality import PerModality
 from omicvae.module._records import Evidence, Pass
 from omicvae.module._shared_private import Shape
+from omicvae.module._turned import Turned
 from omicvae.nn import Decoder, NetworkConfig
-from omicvae.nn.likelihoods import OWN, Observed
+from omicvae.nn.likelihoods import OWN, Normal, Observed
+from omicvae.stats.shared_directions import Directions
 
 N_CENTRE = 64
 """Draws of a private latent that its effect is centred by."""
@@ -48,6 +50,10 @@ class ScreenedModule(MMVAEPlusPlusModule):
     with :math:`s_m` the features that another assay predicts (:mod:`omicvae.stats.screening`), and covariates in
     :math:`f_m`, or alone where :math:`s_m = 0`. Shared encoders read the features that passed, weighted by how well they are
     predicted.
+
+    Where features all mix what is shared with what is not, :math:`f_m` is confined to directions that another assay
+    predicts, :math:`f_m = B_m' g_m` (:mod:`omicvae.stats.shared_directions`): the shared encoder then reads coordinates
+    along them, and the first stage explains these coordinates. For normal likelihoods only.
 
     *First stage* (:func:`omicvae.train.train_shared`): the objective of :class:`MMVAEPlusPlusModule` without private
     latents, on the features that passed; the own pass keeps its stop-gradient, without which nothing ties the
@@ -87,6 +93,8 @@ class ScreenedModule(MMVAEPlusPlusModule):
             self.register_buffer(f"gate_{i}", torch.ones(schema[m].n_vars))
             self.register_buffer(f"passed_{i}", torch.arange(schema[m].n_vars), persistent=False)
             self.register_buffer(f"draws_{i}", torch.randn(N_CENTRE, shape.private[m], generator=generator))
+        self.turnable = [m for m in self.modalities if isinstance(self.likelihoods.of(m), Normal)]
+        self.turns = PerModality(self.turnable, lambda m: Turned(schema[m].n_vars)).requires_grad_(False)
         self.first_stage = False
         self.input_dropout = 0.0
         self.register_load_state_dict_post_hook(_locate_passed)
@@ -105,6 +113,16 @@ class ScreenedModule(MMVAEPlusPlusModule):
             self.gate(m).copy_(gate / size)
         _locate_passed(self)
 
+    def set_directions(self, directions: Mapping[str, Directions | None]) -> None:
+        """Take directions that modalities are read along; ``None`` where they are read by feature."""
+        for m in self.turnable:
+            self.turns.of(m).set(directions.get(m))
+
+    def turned(self, modality: str) -> Turned | None:
+        """Directions that a modality is read along, if it is."""
+        found = self.turns.of(modality) if modality in self.turnable else None
+        return found if found is not None and found.n else None
+
     def passed(self, modality: str) -> Tensor | None:
         """Positions of features with an open gate; ``None`` for all."""
         found = self._stored("passed", modality)
@@ -116,18 +134,25 @@ class ScreenedModule(MMVAEPlusPlusModule):
         return found
 
     def shared_inputs(self, modality: str, values: Tensor) -> Tensor:
-        gated = values * self.gate(modality)
+        turned = self.turned(modality)
+        gated = values * self.gate(modality) if turned is None else turned.inputs(values)
         if not (self.training and self.first_stage and self.input_dropout):
             return gated
         return F.dropout(gated, self.input_dropout)
 
     # ------------------------------------------------------------------ stages
 
+    def begin_first_stage(self) -> None:
+        """Train what is shared."""
+        self.first_stage = True
+        self.shared_encoders.requires_grad_(True)
+        self.turns.requires_grad_(True)
+
     def begin_second_stage(self) -> None:
         """Fix the shared encoders."""
         self.first_stage = False
-        for parameter in self.shared_encoders.parameters():
-            parameter.requires_grad_(False)
+        self.shared_encoders.requires_grad_(False)
+        self.turns.requires_grad_(False)
         self.shared_encoders.eval()
 
     def train(self, mode: bool = True) -> ScreenedModule:
@@ -154,11 +179,8 @@ class ScreenedModule(MMVAEPlusPlusModule):
         return super().passes(evidence, batch, progress)
 
     def decode(self, modality: str, z: Tensor, design: Tensor | None, route: Tensor) -> Tensor:
-        d, columns = self.shape.shared, self.passed(modality)
-        eta = self.decoders.of(modality)(z[..., :d], design, columns)
-        if columns is not None:
-            alone = self.baselines.of(modality)(design).expand(*z.shape[:-1], -1, -1)
-            eta = alone.index_copy(-1, columns, eta)
+        d = self.shape.shared
+        eta = self._shared_part(modality, z[..., :d], design)
         if self.first_stage or not self.shape.private[modality]:
             return eta
         effect = self.private_decoders.of(modality)
@@ -166,9 +188,24 @@ class ScreenedModule(MMVAEPlusPlusModule):
         centred = effect(z[..., d:], None) - effect(draws, None).mean(0)
         return eta + centred * (route == OWN)[..., None, None]
 
+    def _shared_part(self, modality: str, z: Tensor, design: Tensor | None) -> Tensor:
+        """What shared latents explain, beside covariates alone where that is nothing."""
+        turned, passed = self.turned(modality), self.passed(modality)
+        columns = passed if turned is None else torch.arange(turned.n, device=z.device)
+        found: Tensor = self.decoders.of(modality)(z, design, columns)
+        if columns is None:
+            return found
+        alone = self.baselines.of(modality)(design).expand(*z.shape[:-1], -1, -1)
+        return alone.index_copy(-1, columns, found) if turned is None else alone + turned.features(found)
+
     def log_prob(self, modality: str, eta: Tensor, observed: Observed, route: Tensor) -> Tensor:
         if not self.first_stage:
             return super().log_prob(modality, eta, observed, route)
+        turned = self.turned(modality)
+        if turned is not None:
+            likelihood = self.likelihoods.of(modality)
+            residual = likelihood.encode_transform(observed) - eta[..., 0, :]
+            return turned.log_prob(residual * likelihood.measured(observed), route)
         features = self.likelihoods.of(modality).log_prob_features(eta, observed, route)
         return (features * (self.gate(modality) > 0)).sum(-1)
 

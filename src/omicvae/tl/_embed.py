@@ -56,6 +56,9 @@ def embed(mdata: MuData, model: Model, *, key_added: str | None = None, copy: bo
     ``mod[modality].var["covae_imputable"]``, ``["covae_r2"]``, ``["covae_coverage90"]``, ``["covae_skill_vs_ridge"]``
         How far values of a feature imputed from the other assays can be trusted, measured on samples the model had not
         seen (``model.trust``). ``False`` and NaN for features that were not registered, or if nothing was held out.
+    ``mod[modality].var["mmvaepp_shared_weight"]``
+        For screened MMVAE++: square root of the R2 with which the other assays predict a feature on held-out samples, 0
+        where they do not; NaN for features that were not registered.
     ``uns["covae"]``
         How the model was made, the number of shared dimensions and, where the model has them, the correlations between
         assays (:func:`omicvae.tl.cross_correlation`).
@@ -95,6 +98,9 @@ def embed(mdata: MuData, model: Model, *, key_added: str | None = None, copy: bo
         adata = target.mod[modality]
         for name, scores in trust_columns(trust[modality], adata.var_names, key).items():
             adata.var[name] = scores
+        for name, weights in model._feature_columns(modality).items():
+            registered = pd.Series(weights, index=pd.Index(model.schema[modality].var_names))
+            adata.var[f"{key}_{name}"] = registered.reindex(adata.var_names)
     target.uns[key] = uns
     return target if copy else None
 

@@ -20,6 +20,7 @@ CLIP = 20.0
 KL_RISE = 0.3
 MOST_STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1500, 150, 10
 CHECK_EVERY = 5  # epochs
+RISE, LEAST_STEPS = 0.1, 20  # share of steps in which the rate rises, for which torch needs more than one
 
 
 class Regularisation(NamedTuple):
@@ -51,8 +52,7 @@ def train_shared(
     max_epochs
         Most epochs; chosen from the number of minibatches by default.
     """
-    module.first_stage = True
-    module.shared_encoders.requires_grad_(True)
+    module.begin_first_stage()
     start = copy.deepcopy(module.state_dict())
     kept: Fit | None = None
     for candidate in CANDIDATES if validation is not None else CANDIDATES[:1]:
@@ -92,7 +92,8 @@ def _fit(
         _set_dropout(networks, regularisation.dropout)
     n_batches = max(sum(1 for _ in batches()), 1)
     epochs = max_epochs or max(LEAST_EPOCHS, min(MOST_EPOCHS, MOST_STEPS // n_batches))
-    noise = [p for name, p in module.likelihoods.named_parameters() if name.endswith("raw_noise")]
+    with_noise = (*module.likelihoods.named_parameters(), *module.turns.named_parameters())
+    noise = [p for name, p in with_noise if name.endswith("raw_noise")]
     others = [p for p in _stage_parameters(module) if all(p is not q for q in noise)]
     groups = [{"params": others, "weight_decay": WEIGHT_DECAY}]
     rates = [LEARNING_RATE]
@@ -100,7 +101,8 @@ def _fit(
         groups.append({"params": noise, "weight_decay": 0.0})
         rates.append(LEARNING_RATE * NOISE_RATE)
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, epochs * n_batches, pct_start=0.1)
+    n_steps = max(epochs * n_batches, LEAST_STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, n_steps, pct_start=RISE)
     best, state = float("inf"), None
     losses: dict[int, float] = {}
     for epoch in range(epochs):
@@ -126,7 +128,7 @@ def _fit(
 
 
 def _stage_parameters(module: ScreenedModule) -> list[nn.Parameter]:
-    parts = [module.shared_encoders, module.decoders, module.likelihoods]
+    parts = [module.shared_encoders, module.decoders, module.likelihoods, module.turns]
     return [p for part in parts for p in part.parameters()] + (
         [] if module.classifier is None else list(module.classifier.parameters())
     )

@@ -192,9 +192,9 @@ class Sources:
         """Of the samples at ``rows``."""
         if len(rows) < len(self.x):
             assert self.gram is not None
-            return _of_inner_products(self.gram[np.ix_(rows, rows)])
+            return of_inner_products(self.gram[np.ix_(rows, rows)])
         if self._whole is None:
-            self._whole = _of_features(self.x) if self.gram is None else _of_inner_products(self.gram)
+            self._whole = _of_features(self.x) if self.gram is None else of_inner_products(self.gram)
         return self._whole
 
 
@@ -205,7 +205,7 @@ def _of_features(x: Array) -> Spectrum:
     return Spectrum(centred @ v / np.sqrt(squares), squares, x @ mean)
 
 
-def _of_inner_products(gram: Array) -> Spectrum:
+def of_inner_products(gram: Array) -> Spectrum:
     column = gram.mean(0)
     centred = gram - column - column[:, None] + column.mean()
     squares, u = _positive(*scipy.linalg.eigh(centred, check_finite=False))

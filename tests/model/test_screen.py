@@ -1,0 +1,89 @@
+"""What MMVAE++ finds out about features before it is trained, and what it does with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scvi
+from mudata import MuData
+
+import omicvae
+from omicvae.model import MMVAEPlusPlus
+
+QUIET = {"enable_progress_bar": False}
+
+
+def trained(mdata: MuData, epochs: int = 40, **arguments) -> MMVAEPlusPlus:
+    MMVAEPlusPlus.setup_mudata(mdata, likelihoods={"x1": "normal", "x2": "normal"})
+    scvi.settings.seed = 0
+    model = MMVAEPlusPlus(mdata, **arguments)
+    model.train(max_epochs=epochs, **QUIET)
+    return model
+
+
+@pytest.fixture(scope="module")
+def rotated():
+    """A hundred samples are held back."""
+    simulation = omicvae.datasets.gp_features((30, 30), n_obs=500, n_latent=(2, 1, 2), rotate=True, seed=0)
+    mdata = simulation.mdata
+    return simulation, trained(mdata[mdata.obs_names[:400]].copy())
+
+
+def test_directions_are_read_where_all_features_are_mixed(rotated):
+    """Of 10 shared signals, after the mixture is undone; screened features reach an R2 below .3 here."""
+    simulation, model = rotated
+    assert all(n >= 2 for n in model.n_directions.values())
+    names = simulation.mdata.obs_names[400:]
+    for target, source in (("x1", "x2"), ("x2", "x1")):
+        found = model.impute(target, mdata=MuData({source: simulation.mdata[source][names].copy()}), level=None)
+        rotation = simulation.truth.rotations[target]
+        truth = simulation.mdata[target][names].X @ rotation.T
+        error = ((truth - found[names].X @ rotation.T)[:, :10] ** 2).mean(0) / truth[:, :10].var(0)
+        assert np.median(1 - error) > 0.7
+
+
+def test_a_saved_model_reads_the_same_directions(rotated, tmp_path):
+    simulation, model = rotated
+    model.save(tmp_path / "model", save_anndata=True)
+    loaded = MMVAEPlusPlus.load(tmp_path / "model")
+    assert loaded.n_directions == model.n_directions
+    np.testing.assert_array_equal(loaded.get_screen("x1"), model.get_screen("x1"))
+    shared = [m.get_latent_representation(kind="shared", return_numpy=True) for m in (model, loaded)]
+    np.testing.assert_array_equal(*shared)
+
+
+def test_the_weights_of_features_are_those_of_the_shared_ones():
+    """The true shared features are the first ten; one of the others may pass."""
+    mdata = omicvae.datasets.gp_features((30, 30), n_obs=400, n_latent=(2, 2, 2), seed=1).mdata
+    model = trained(mdata, 2)
+    assert model.n_directions == {"x1": 0, "x2": 0}
+    omicvae.tl.embed(mdata, model)
+    for m in ("x1", "x2"):
+        weight, shared = mdata[m].var["mmvaepp_shared_weight"].to_numpy(), mdata[m].var["shared"].to_numpy(dtype=bool)
+        assert (weight[shared] > 0).mean() >= 0.9 and (weight[~shared] > 0).sum() <= 1
+        screen = model.get_screen(m)
+        np.testing.assert_array_equal(screen["passed"], weight > 0)
+        np.testing.assert_allclose(screen["score"].to_numpy()[weight > 0], weight[weight > 0] ** 2, rtol=1e-5)
+
+
+def test_hardly_anything_passes_between_unrelated_assays():
+    """The threshold is exceeded by .5 % of permuted features: of 80, more than two in 1 % of data sets."""
+    mdata = omicvae.datasets.gp_features((30, 30), n_obs=300, n_latent=(2, 2, 2), seed=0).mdata
+    order = np.random.default_rng(0).permutation(mdata.n_obs)
+    x2 = mdata["x2"].copy()
+    x2.X = x2.X[order]
+    model = trained(MuData({"x1": mdata["x1"], "x2": x2}), 1)
+    assert model.n_directions == {"x1": 0, "x2": 0}
+    assert sum(model.get_screen(m)["passed"].sum() for m in ("x1", "x2")) <= 2
+
+
+def test_a_screen_that_is_not_there_is_refused():
+    mdata = omicvae.datasets.gp_features((5, 5), n_obs=60, seed=0).mdata
+    MMVAEPlusPlus.setup_mudata(mdata, likelihoods={"x1": "normal", "x2": "normal"})
+    with pytest.raises(RuntimeError, match="train"):
+        MMVAEPlusPlus(mdata).get_screen("x1")
+    with pytest.raises(ValueError, match="rna"):
+        MMVAEPlusPlus(mdata).get_screen("rna")
+    with pytest.raises(ValueError, match="screening=False"):
+        MMVAEPlusPlus(mdata, screening=False).get_screen("x1")
+    assert MMVAEPlusPlus(mdata, screening=False).n_directions == {"x1": 0, "x2": 0}
