@@ -20,6 +20,7 @@ from omicvae.nn.likelihoods import (
 )
 from omicvae.nn.likelihoods._base import LINK_SCALE_RANGE
 from omicvae.nn.likelihoods._beta import SQUEEZE, log_beta
+from omicvae.nn.likelihoods._negative_binomial import _by_inversion
 
 NAMES = sorted(LIKELIHOODS)
 NOISY = ["beta", "betabinomial", "nb", "normal", "zinb"]
@@ -264,6 +265,19 @@ def test_drawn_counts_follow_the_negative_binomial(means):
         share = np.append(np.diff(expected.cdf(edges)), expected.sf(edges[-1]))
         found = np.histogram(drawn[:, i, j], [*(edges + 0.5), np.inf])[0]
         assert stats.chisquare(found, share * found.sum()).pvalue > 1e-5
+
+
+def test_the_largest_count_by_inversion_is_a_quantile():
+    """The least uniform draw there is; rounding must not leave it a probability to look for in vain."""
+
+    class Least:
+        def random(self, shape, dtype):
+            return np.zeros(shape, dtype)
+
+    mu, theta = (a.astype(np.float32) for a in np.meshgrid(np.geomspace(1e-3, 1, 40), np.geomspace(0.1, 100, 40)))
+    drawn = _by_inversion(Least(), mu, theta)
+    expected = stats.nbinom.isf(2.0**-25, theta.astype(float), theta / (theta.astype(float) + mu))
+    np.testing.assert_allclose(drawn, expected, atol=1, rtol=0.01)  # float32 odds move far tails
 
 
 @pytest.mark.parametrize(("name", "options"), WITH_OPTIONS)

@@ -187,8 +187,9 @@ def _by_inversion(rng: np.random.Generator, mu: Float32, theta: Float32) -> Floa
     drawn = np.zeros(mu.shape, np.float32)
     uniform = rng.random(mu.shape, dtype=np.float32) + np.float32(2**-25)  # never 0, which no count is beyond
     left: NDArray[Any] = np.flatnonzero(uniform < reached)
-    u, above, q, shape = (a.reshape(-1)[left].astype(np.float64) for a in (uniform, reached, odds, theta))
-    mass, count = 1 - above, 0
+    u, q, shape = (a.reshape(-1)[left].astype(np.float64) for a in (uniform, odds, theta))
+    mass, count = np.exp(shape * np.log1p(-q)), 0  # in float64: what is left of 1 has to fall below any uniform draw
+    above = 1 - mass
     while len(left):
         mass = mass * q * ((count + shape) / (count + 1))
         above, count = above - mass, count + 1
