@@ -13,8 +13,8 @@ Columns: ``crps`` mean over values; ``r2`` median over features; ``coverage50`` 
 (of models: of at most 500 test samples; for counts: of the counts themselves, the library size unknown); ``pit50`` to
 ``pit95`` share of randomised probability integral transforms in the central part of (0, 1), before calibration;
 ``group1`` and ``group2`` that share for counts of models, and otherwise ``coverage90``, within the two groups that are
-largest in the cohort; ``auroc`` of a count being above 0, mean over features, where fewer than a tenth are; ``sd_ratio``
-mean predictive sd hidden / measured; ``seconds`` to fit; ``version`` the commit that was run.
+largest in the cohort; ``auroc`` of a count being above 0, mean over features, where fewer than a quarter are;
+``sd_ratio`` mean predictive sd hidden / measured; ``seconds`` to fit; ``version`` the commit that was run.
 """
 
 from __future__ import annotations
@@ -144,12 +144,13 @@ class Scale:
         self.sd = np.where(self.varies, sd, 1.0)
         self.library = float(np.median(raw[train].sum(1)))
         self.seen = (raw > 0).astype(float)[:, self.varies]
-        self.sparse = self.counts and self.seen.mean() < 0.1
+        self.sparse = self.counts and self.seen.mean() < 0.25
         self.values = ((values - self.mean) / self.sd)[:, self.varies]
 
     def of_draws(self, draws: np.ndarray) -> np.ndarray:
-        """``(K, n, p)`` draws at the median library size."""
-        values = log_cpm(draws, np.full(draws.shape[:2], self.library)) if self.counts else draws
+        """``(K, n, p)`` draws, sparse counts by their own totals, others at the median library size."""
+        library = draws.sum(2) if self.sparse else np.full(draws.shape[:2], self.library)
+        values = log_cpm(draws, library) if self.counts else draws
         return (((values - self.mean) / self.sd)[..., self.varies]).astype(np.float32)
 
 
@@ -249,10 +250,13 @@ def model_scores(model, mdata: MuData, sources, assay: str, target: Scale, test:
     rng = np.random.default_rng(0)
     for start in range(0, len(names), step):
         rows = slice(start, start + step)
-        draws = model.sample(assay, mdata=hidden, indices=names[rows].to_numpy(), n_samples=DRAWS, scale="normalized")
+        # at one library size every single count would be the same number of counts per million
+        scale = "input" if target.sparse else "normalized"
+        draws = model.sample(assay, mdata=hidden, indices=names[rows].to_numpy(), n_samples=DRAWS, scale=scale)
         moved = target.of_draws(draws)
         crps[rows], mean[rows] = crps_sample(truth[rows], moved), moved.mean(0)
-        draws = model.sample(assay, mdata=hidden, indices=names[rows].to_numpy(), n_samples=DRAWS)
+        if not target.sparse:
+            draws = model.sample(assay, mdata=hidden, indices=names[rows].to_numpy(), n_samples=DRAWS)
         below, at = (draws < raw[rows]).sum(0), (draws <= raw[rows]).sum(0)
         pit[rows] = (below + rng.random(raw[rows].shape) * (at - below + 1)) / (DRAWS + 1)
     inside = {}

@@ -210,6 +210,10 @@ def write_page(table: pd.DataFrame, folder: Path) -> None:
         + "; ".join(f"{t}, {d} ({-100 * g:.1f} % worse)" for t, d, g in lost[["task", "direction", "gain"]].to_numpy())
         + ". On every other direction CoVAE has the lowest CRPS."
     )
+    blind = scores[scores["training values"] < scores["CoVAE"]]
+    if len(blind):
+        verdict += " It does not beat the distribution of training values, and predicts nothing, on: "
+        verdict += "; ".join(f"{t}, {d}" for t, d in blind[["task", "direction"]].to_numpy()) + "."
     seeds = table[table["method"] == OURS].groupby("task", sort=False)["seed"].nunique()
     page = [
         INTRODUCTION,
