@@ -14,7 +14,8 @@ import zarr
 from anndata import AnnData
 from mudata import MuData
 
-from omicvae.tl._streaming import Block, check_target, replacing, stream
+from omicvae.data._target import replacing
+from omicvae.tl._streaming import Block, check_target, stream
 
 FORMATS = ("zarr", "h5mu")
 LAYERS = ("imputed", "imputed_sd")

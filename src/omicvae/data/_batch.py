@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,3 +55,23 @@ class Batch(NamedTuple):
             continuous=self.continuous.to(device),
             labels=self.labels.to(device),
         )
+
+
+def concatenated(batches: Sequence[Batch]) -> Batch:
+    """One minibatch of the samples of several, in their order."""
+    first = batches[0]
+    starts = np.cumsum([0, *(batch.n_samples for batch in batches)])
+
+    def joined(field: str) -> dict[str, Tensor]:
+        return {name: torch.cat([getattr(batch, field)[name] for batch in batches]) for name in getattr(first, field)}
+
+    return Batch(
+        x=joined("x"),
+        rows={m: torch.cat([b.rows[m] + int(s) for b, s in zip(batches, starts, strict=False)]) for m in first.rows},
+        present=torch.cat([batch.present for batch in batches]),
+        coverage=joined("coverage"),
+        size=joined("size"),
+        codes=joined("codes"),
+        continuous=torch.cat([batch.continuous for batch in batches]),
+        labels=torch.cat([batch.labels for batch in batches]),
+    )

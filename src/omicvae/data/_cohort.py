@@ -151,6 +151,32 @@ class Cohort:
         there._labels, there._continuous = self._labels.to(device), self._continuous.to(device)
         return there
 
+    def stored_rows(self, positions: NDArray[np.intp], modality: int) -> NDArray[np.intp]:
+        """Rows in the files or matrices of a modality, by its place in the schema; -1 where a sample lacks it."""
+        return self._rows[self.schema.names[modality]][positions]
+
+    def loaded(self, runs: Sequence[NDArray[np.intp]]) -> Cohort:
+        """The samples at the positions of all ``runs``, in that order, in memory; sparse values stay sparse.
+
+        Samples of a run that follow one another on disk are read at once.
+        """
+        positions = np.concatenate([np.zeros(0, dtype=np.intp), *runs])
+        here = copy.copy(self)
+        here.obs_names, here.present = self.obs_names[positions], self.present[positions]
+        here._rows, here._values, here._coverage, here._size = {}, {}, {}, {}
+        for name, rows in self._rows.items():
+            measured = rows[positions] >= 0
+            here._rows[name] = np.where(measured, np.cumsum(measured) - 1, -1)
+            stored = [rows[run][rows[run] >= 0] for run in runs]
+            for there, held in ((here._values, self._values), (here._coverage, self._coverage)):
+                if name in held:
+                    there[name] = _on_host(held[name]).loaded(stored)
+            if name in self._size:
+                here._size[name] = self._size[name][rows[positions][measured]]
+        here._codes = {name: codes[positions] for name, codes in self._codes.items()}
+        here._labels, here._continuous = self._labels[positions], self._continuous[positions]
+        return here
+
     def batch(self, indices: Sequence[int] | NDArray[np.integer] | slice) -> Batch:
         """The samples at ``indices`` (positions in ``obs_names``, or a mask), in that order."""
         index = np.arange(len(self), dtype=np.intp)[indices] if isinstance(indices, slice) else np.asarray(indices)
@@ -182,6 +208,12 @@ class Cohort:
             continuous=self._continuous[at],
             labels=self._labels[at],
         )
+
+
+def _on_host(matrix: Matrix | DeviceDense | DeviceSparse) -> Matrix:
+    if not isinstance(matrix, Matrix):
+        raise TypeError("values that are on a device are not loaded again")
+    return matrix
 
 
 def _check_unique(mdata: MuData, schema: Schema) -> None:

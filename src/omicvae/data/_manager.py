@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from mudata import MuData
 from numpy.typing import NDArray
 from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
+from scvi.data._constants import _MANAGER_UUID_KEY
 from scvi.utils import attrdict
 from torch.utils.data import Dataset
 
@@ -19,6 +21,9 @@ from omicvae.data._batch import Batch
 from omicvae.data._cohort import Cohort
 from omicvae.data._fields import registry_fields
 from omicvae.data._schema import Schema
+
+_MANAGERS: WeakValueDictionary[str, MosaicManager] = WeakValueDictionary()
+"""Identifier that a registered MuData carries -> its manager, which the model class keeps alive."""
 
 
 class MosaicDataset(Dataset[Batch]):
@@ -97,6 +102,10 @@ class MosaicManager(AnnDataManager):
             self._cohort = Cohort(self.adata, Schema.from_registry(self.registry))
         return self._cohort
 
+    def _assign_most_recent_manager_uuid(self) -> None:
+        super()._assign_most_recent_manager_uuid()
+        _MANAGERS[self.id] = self
+
     def check_unchanged(self) -> None:
         """Read the registered MuData anew if its samples or features were changed after it was read.
 
@@ -131,3 +140,22 @@ class MosaicManager(AnnDataManager):
             yield
         finally:
             self._resident = None
+
+
+def registered_manager(mdata: MuData) -> MosaicManager:
+    """The manager of the latest ``setup_mudata`` of a MuData, whichever model class it was called on.
+
+    Raises
+    ------
+    TypeError
+        If it is not a MuData.
+    ValueError
+        If it is not registered.
+    """
+    if not isinstance(mdata, MuData):
+        raise TypeError(f"expected a MuData, got {type(mdata).__name__}")
+    manager = _MANAGERS.get(mdata.uns.get(_MANAGER_UUID_KEY, ""))
+    if manager is None or manager.adata is not mdata:
+        raise ValueError("the MuData is not registered: call setup_mudata of a model, such as CoVAE, first")
+    manager.check_unchanged()
+    return manager

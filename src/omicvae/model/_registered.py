@@ -15,12 +15,15 @@ from scvi.model.base import BaseModelClass
 
 from omicvae.data import Batch, Cohort, MosaicManager, Schema
 from omicvae.data._schema import values_key
+from omicvae.data._shards import stored_registry
 from omicvae.data._validate import nearest
 from omicvae.model._setup import build_manager
 from omicvae.model._sizes import whole_number
 from omicvae.model._values import check_values
 from omicvae.module import MultimodalModule
 from omicvae.nn import NetworkConfig
+
+NOT_OF_SETUP = ("cls", "mdata", "kwargs")
 
 Indices = Sequence[int] | Sequence[str] | Sequence[bool] | NDArray[np.generic]
 """Samples by position, name or mask."""
@@ -68,7 +71,8 @@ class RegisteredModel(BaseModelClass):
     ) -> None:
         """Register a MuData. Samples may lack whole modalities; rows are matched by name.
 
-        Everything that is given per modality is a mapping keyed by modality name.
+        Everything that is given per modality is a mapping keyed by modality name. A MuData that was written by
+        :func:`omicvae.data.write_shards` is registered as it was then, unless arguments are given.
 
         Parameters
         ----------
@@ -104,6 +108,8 @@ class RegisteredModel(BaseModelClass):
         arguments.pop("__class__", None)
         setup_method_args = cls._get_setup_method_args(**arguments)
         source = kwargs.get("source_registry")
+        if source is None and all(value is None for name, value in arguments.items() if name not in NOT_OF_SETUP):
+            source = stored_registry(mdata)
         if source is not None:
             manager = MosaicManager.from_registry(source, mdata)
         else:

@@ -14,13 +14,14 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from omicvae.data._target import replacing
 from omicvae.data._validate import listing
 from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
 from omicvae.tl._arguments import check_data
 from omicvae.tl._blocks import LAYERS, Blocks, reading_once, rows_a_block
 from omicvae.tl._provenance import completed_obs, completed_var, meaning
-from omicvae.tl._streaming import check_target, replacing, stream
+from omicvae.tl._streaming import check_target, stream
 from omicvae.tl._trust import (
     check_min_skill,
     check_stem,

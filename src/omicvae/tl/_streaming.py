@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import h5py
 import mudata
@@ -18,6 +16,8 @@ import zarr
 from anndata.io import write_elem
 from mudata import MuData
 from numpy.typing import NDArray
+
+from omicvae.data._target import is_zarr
 
 CHUNK = 2**18  # numbers a chunk, 1 MiB of float32
 
@@ -67,37 +67,7 @@ def check_target(out: str | os.PathLike[str], overwrite: bool, mdata: MuData) ->
 
 def _replaceable(target: Path) -> bool:
     """Whether what is there is of the kind that is to be written: no other folder is ever removed."""
-    if target.suffix == ".h5mu":
-        return target.is_file()
-    return any((target / name).is_file() for name in ("zarr.json", ".zgroup"))
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A path to write to, in the same folder; it takes the place of ``target`` once all in the block has succeeded.
-
-    If anything fails, what was written is removed and ``target`` is as it was.
-    """
-    folder = target.with_name(f".{target.name}-{uuid4().hex}")
-    folder.mkdir()
-    try:
-        yield folder / target.name
-        if target.is_dir():
-            _exchange(folder / target.name, target, folder / "old")
-        else:
-            os.replace(folder / target.name, target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _exchange(new: Path, target: Path, old: Path) -> None:
-    """Folders cannot be replaced in one step, unlike files."""
-    os.replace(target, old)
-    try:
-        os.replace(new, target)
-    except BaseException:
-        os.replace(old, target)
-        raise
+    return target.is_file() if target.suffix == ".h5mu" else is_zarr(target)
 
 
 def stream(

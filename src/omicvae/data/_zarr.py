@@ -1,0 +1,116 @@
+"""A MuData in a zarr store, opened without reading its values."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import mudata
+import numpy as np
+import zarr
+from anndata import AnnData
+from anndata.io import read_elem, sparse_dataset
+from mudata import MuData
+
+FILES = "omicvae_files"
+"""Attribute of a store that says how many files each of its arrays has. zarr reads a file that is lost as zeros."""
+VALUES = ("X", "layers")
+LEFT_OUT = ("raw", "obsp", "varp")
+
+
+def open_zarr(path: str | os.PathLike[str]) -> MuData:
+    """A MuData in a zarr store; the values of its modalities stay on disk.
+
+    ``mudata.read_zarr`` reads everything. Here ``.X`` and layers are read when rows are asked for, a minibatch or a few
+    at a time; names, ``.obs``, ``.var``, ``.obsm``, ``.varm`` and ``.uns`` are in memory. Keep it as it is: a subset or
+    a copy would have to read the values, and AnnData refuses it.
+
+    Parameters
+    ----------
+    path
+        Written by ``MuData.write_zarr`` or :func:`write_shards`.
+
+    Returns
+    -------
+    MuData for ``setup_mudata`` and every ``mdata=``. Without ``raw``, ``.obsp`` and ``.varp``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at ``path``.
+    ValueError
+        If it is not a MuData, or files are missing from it.
+
+    Examples
+    --------
+    >>> import tempfile, omicvae
+    >>> path = tempfile.mkdtemp() + "/cohort.zarr"
+    >>> omicvae.datasets.simulated_cohort(n_obs=120).mdata.write_zarr(path)
+    >>> mdata = omicvae.data.open_zarr(path)
+    >>> omicvae.model.CoVAE.setup_mudata(mdata)
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise FileNotFoundError(f"there is no zarr store at {folder}")
+    try:
+        root: Any = zarr.open_group(str(folder), mode="r")
+    except (KeyError, OSError, ValueError) as error:
+        raise ValueError(f"{folder} is not a zarr store: {error}") from error
+    if "mod" not in root:
+        raise ValueError(f"{folder} does not hold a MuData; write one with MuData.write_zarr")
+    _check_files(root, folder)
+    try:
+        names = [n for n in root["mod"].attrs.get("mod-order", []) if n in root["mod"]] or sorted(root["mod"])
+        with mudata.set_options(pull_on_update=False):
+            mdata = MuData(
+                {name: _open_modality(root["mod"][name]) for name in names},
+                **{key: read_elem(root[key]) for key in root if key not in ("mod", *LEFT_OUT)},
+            )
+    except (IndexError, KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{folder} is damaged: {error}") from error
+    mdata.uns = dict(mdata.uns)
+    return mdata
+
+
+def _open_modality(group: Any) -> AnnData:
+    parts: dict[str, Any] = {key: read_elem(group[key]) for key in group if key not in (*VALUES, *LEFT_OUT)}
+    n_obs = len(parts["obs"])
+    if "X" in group:
+        parts["X"] = _open_values(group["X"], n_obs)
+    layers = group["layers"] if "layers" in group else {}
+    return AnnData(**parts, layers={key: _open_values(layers[key], n_obs) for key in layers})
+
+
+def _open_values(stored: Any, n_obs: int) -> object:
+    """A matrix of ``n_obs`` rows, not read."""
+    if isinstance(stored, zarr.Array):
+        shape, values = stored.shape, stored
+    elif stored.attrs.get("encoding-type") in ("csr_matrix", "csc_matrix"):
+        values = sparse_dataset(stored)
+        shape = values.shape
+        _check_pointers(stored)
+    else:
+        return read_elem(stored)
+    if shape[0] != n_obs:
+        raise ValueError(f"{stored.name} has {shape[0]} rows for {n_obs} names")
+    return values
+
+
+def _check_pointers(stored: Any) -> None:
+    """Raise a ValueError if a sparse matrix has lost values."""
+    pointers = np.asarray(stored["indptr"])
+    sizes = {stored["data"].shape[0], stored["indices"].shape[0], int(pointers[-1]) if len(pointers) else 0}
+    if len(sizes) > 1 or (np.diff(pointers) < 0).any():
+        raise ValueError(f"{stored.name} has lost values")
+
+
+def _check_files(root: Any, folder: Path) -> None:
+    """Raise a ValueError if files of a store that says how many it has are missing."""
+    for name, expected in dict(root.attrs.get(FILES, {})).items():
+        found = root[name].nchunks_initialized if name in root else 0
+        if found != expected:
+            raise ValueError(
+                f"{folder} is damaged: {expected - found} of the {expected} files of {name} are missing, and would be "
+                "read as zeros. Copy it again, or write it anew with omicvae.data.write_shards."
+            )
