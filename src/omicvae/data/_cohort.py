@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,8 @@ from omicvae.data._device_matrix import DeviceDense, DeviceSparse, moved
 from omicvae.data._fields import as_categories
 from omicvae.data._matrix import Matrix, open_matrix
 from omicvae.data._schema import CategorySchema, ModalitySchema, Schema
+
+READ_VALUES = 2**24  # values (64 MB if dense) that are read from disk at once where samples are asked for in order
 
 
 def stored_values(mdata: MuData, modality: str, layer: str | None) -> object:
@@ -176,6 +178,25 @@ class Cohort:
         here._codes = {name: codes[positions] for name, codes in self._codes.items()}
         here._labels, here._continuous = self._labels[positions], self._continuous[positions]
         return here
+
+    def batches(self, positions: NDArray[np.intp], size: int) -> Iterator[Batch]:
+        """Consecutive minibatches of samples; from disk, several are read at once.
+
+        Parameters
+        ----------
+        positions
+            Of the samples, in the order wanted.
+        size
+            Samples a minibatch.
+        """
+        if self.n_bytes is not None:
+            yield from (self.batch(positions[start : start + size]) for start in range(0, len(positions), size))
+            return
+        n_vars = sum(modality.n_vars for modality in self.schema.modalities)
+        span = size * max(1, READ_VALUES // (size * n_vars))
+        for start in range(0, len(positions), span):
+            here = self.loaded([positions[start : start + span]])
+            yield from (here.batch(slice(first, first + size)) for first in range(0, len(here), size))
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer] | slice) -> Batch:
         """The samples at ``indices`` (positions in ``obs_names``, or a mask), in that order."""

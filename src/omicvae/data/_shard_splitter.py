@@ -94,8 +94,6 @@ class ShardSplitter(PatternSplitter):
     def _loader(self, indices: NDArray[np.intp], shuffle: bool) -> DataLoader[Any] | list[Any]:
         if len(indices) == 0:
             return []
-        if self.trainer is not None and self.trainer.world_size > 1:
-            raise ValueError("shards are read by one process: train with devices=1")
         return ShardLoader(  # type: ignore[return-value]  # Lightning takes any iterable with a length
             self.adata_manager.cohort,
             indices,

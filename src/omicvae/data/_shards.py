@@ -28,7 +28,7 @@ from omicvae.data._matrix import read_rows
 from omicvae.data._runs import by_pattern, cut
 from omicvae.data._schema import ModalitySchema, Schema
 from omicvae.data._target import is_zarr, replacing
-from omicvae.data._zarr import FILES
+from omicvae.data._zarr import BYTES, matrix_bytes
 
 logger = logging.getLogger("omicvae")
 
@@ -102,7 +102,7 @@ def write_shards(
         root: Any = zarr.open_group(str(new), mode="r+")
         for (name, layer), values in matrices.items():
             _write(root["mod"][name], layer, values, list(_rows(cohort, name, windows)), max(1, rows // PARTS))
-        _count_files(root)
+        root.attrs[BYTES] = matrix_bytes(new)
 
 
 def mixed(cohort: Cohort, window: int, seed: int) -> Iterator[NDArray[np.intp]]:
@@ -211,12 +211,12 @@ def _rows(cohort: Cohort, modality: str, windows: list[NDArray[np.intp]]) -> Ite
 
 def _write(group: Any, layer: str | None, values: Any, windows: list[NDArray[np.intp]], file_rows: int) -> None:
     """Write the rows of a matrix, a window at a time."""
-    key = "X" if layer is None else f"layers/{layer}"
-    if layer is None and "X" in group:
-        del group["X"]  # which says that there is none
-    _begin(group, key, values, file_rows)
+    place, key = (group, "X") if layer is None else (group["layers"], layer)
+    if key in place:
+        del place[key]  # an ``X`` that says there is none
+    _begin(place, key, values, file_rows)
     for rows in windows:
-        _append(group[key], read_rows(values, rows))
+        _append(place[key], read_rows(values, rows))
 
 
 def _begin(group: Any, key: str, values: Any, rows: int) -> None:
@@ -238,23 +238,6 @@ def _append(stored: Any, block: NDArray[np.generic] | sparse.csr_matrix) -> None
     start = stored.shape[0]
     stored.resize((start + len(block), stored.shape[1]))
     stored[start:] = block
-
-
-def _count_files(root: Any) -> None:
-    """Write down how many files every matrix has."""
-    found: dict[str, int] = {}
-
-    def visit(group: Any, stem: str) -> None:
-        for key in group:
-            item = group[key]
-            if isinstance(item, zarr.Group):
-                visit(item, f"{stem}{key}/")
-            else:
-                found[f"{stem}{key}"] = item.nchunks_initialized
-
-    for name in root["mod"]:
-        visit(root["mod"][name], f"mod/{name}/")
-    root.attrs[FILES] = found
 
 
 def stored_registry(mdata: MuData) -> dict[str, Any] | None:

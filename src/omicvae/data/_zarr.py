@@ -13,8 +13,8 @@ from anndata import AnnData
 from anndata.io import read_elem, sparse_dataset
 from mudata import MuData
 
-FILES = "omicvae_files"
-"""Attribute of a store that says how many files each of its arrays has. zarr reads a file that is lost as zeros."""
+BYTES = "omicvae_bytes"
+"""Attribute of a store that says how many bytes its matrices have; zarr reads files that are lost or cut as numbers."""
 VALUES = ("X", "layers")
 LEFT_OUT = ("raw", "obsp", "varp")
 
@@ -59,7 +59,7 @@ def open_zarr(path: str | os.PathLike[str]) -> MuData:
         raise ValueError(f"{folder} is not a zarr store: {error}") from error
     if "mod" not in root:
         raise ValueError(f"{folder} does not hold a MuData; write one with MuData.write_zarr")
-    _check_files(root, folder)
+    _check_bytes(root, folder)
     try:
         names = [n for n in root["mod"].attrs.get("mod-order", []) if n in root["mod"]] or sorted(root["mod"])
         with mudata.set_options(pull_on_update=False):
@@ -105,12 +105,21 @@ def _check_pointers(stored: Any) -> None:
         raise ValueError(f"{stored.name} has lost values")
 
 
-def _check_files(root: Any, folder: Path) -> None:
-    """Raise a ValueError if files of a store that says how many it has are missing."""
-    for name, expected in dict(root.attrs.get(FILES, {})).items():
-        found = root[name].nchunks_initialized if name in root else 0
-        if found != expected:
+def matrix_bytes(folder: Path) -> dict[str, int]:
+    """Matrix of a store -> bytes of the files that its values are in."""
+    found = {}
+    for place in sorted([*folder.glob("mod/*/X"), *folder.glob("mod/*/layers/*")]):
+        files = [f for f in place.rglob("*") if f.is_file() and not f.name.startswith((".z", "zarr"))]
+        found[place.relative_to(folder).as_posix()] = sum(f.stat().st_size for f in files)
+    return found
+
+
+def _check_bytes(root: Any, folder: Path) -> None:
+    """Raise a ValueError if values of a store that says how many bytes it has are missing."""
+    found = matrix_bytes(folder)
+    for name, expected in dict(root.attrs.get(BYTES, {})).items():
+        if found.get(name, 0) != expected:
             raise ValueError(
-                f"{folder} is damaged: {expected - found} of the {expected} files of {name} are missing, and would be "
-                "read as zeros. Copy it again, or write it anew with omicvae.data.write_shards."
+                f"{folder} is damaged: {name} has {found.get(name, 0)} of its {expected} bytes, and what is missing would "
+                "be read as numbers. Copy it again, or write it anew with omicvae.data.write_shards."
             )

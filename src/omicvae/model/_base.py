@@ -16,7 +16,8 @@ from mudata import MuData
 from numpy.typing import NDArray
 from scvi.train import TrainRunner
 
-from omicvae.data import MosaicManager, PatternSplitter
+from omicvae.data import MosaicManager, PatternSplitter, ShardSplitter
+from omicvae.data._shards import SHARDS
 from omicvae.model._device_cache import device_cache as device_cache_of
 from omicvae.model._registered import RegisteredModel
 from omicvae.model._resume import describe_run, open_checkpoints
@@ -99,7 +100,8 @@ class MultimodalModel(RegisteredModel):
             Whether training data are copied to a GPU once, sparse values as sparse; ``"auto"``: if they take at most half
             of its free memory. Otherwise every minibatch is sent. On a CPU there is nothing to copy.
         datamodule
-            A data module of your own that yields :class:`omicvae.data.Batch`, instead of a random split.
+            What splits and reads the data instead of the arguments above: :class:`omicvae.data.ShardSplitter` for data
+            larger than memory, or a :class:`omicvae.data.PatternSplitter` of your own.
         datasplitter_kwargs
             Passed to :class:`omicvae.data.PatternSplitter`, for example ``external_indexing``.
         plan_kwargs
@@ -126,7 +128,9 @@ class MultimodalModel(RegisteredModel):
         """
         if max_epochs is not None:
             max_epochs = whole_number("max_epochs", max_epochs)
-        if batch_size != "auto":
+        if datamodule is not None:
+            batch_size = datamodule.batch_size
+        elif batch_size != "auto":
             batch_size = whole_number("batch_size", batch_size)
         splitter = datamodule or self._splitter(
             batch_size,
@@ -142,6 +146,7 @@ class MultimodalModel(RegisteredModel):
         processes = n_processes(
             trainer_kwargs.get("strategy"), accelerator, devices, trainer_kwargs.get("num_nodes", 1)
         )
+        self._check_datamodule(datamodule, processes)
         total_steps = epochs * math.ceil(len(splitter.train_dataloader()) / processes)
         plan = MosaicPlan(self.module, **{"total_steps": total_steps, "lr": budget.lr, **(plan_kwargs or {})})
         keeper = BestWeights()
@@ -188,6 +193,15 @@ class MultimodalModel(RegisteredModel):
     _by_gradient = True
     _share_of_epochs = 1.0  # of the default budget
 
+    def _check_datamodule(self, datamodule: PatternSplitter | None, processes: int) -> None:
+        if datamodule is not None and getattr(datamodule, "adata_manager", None) is not self.adata_manager:
+            raise ValueError(
+                f"the {type(datamodule).__name__} reads another MuData than the model, or another registration of it: make it "
+                "from the MuData that the model was made of, with no setup_mudata in between"
+            )
+        if isinstance(datamodule, ShardSplitter) and processes > 1:
+            raise ValueError(f"shards are read by one process, not {processes}: train with devices=1")
+
     def _checkpoints(
         self,
         checkpoint_dir: str | os.PathLike[str] | None,
@@ -232,6 +246,10 @@ class MultimodalModel(RegisteredModel):
         manager = self.adata_manager
         if not isinstance(manager, MosaicManager):
             raise ValueError("the model has no data to train on: load it with load(dir, mdata)")
+        if SHARDS in manager.adata.uns:
+            logger.warning(
+                "shards are read sample by sample: pass datamodule=omicvae.data.ShardSplitter(mdata) instead"
+            )
         self._own_cohort()
         splitter = PatternSplitter(manager, **kwargs)
         splitter.batch_size = training_budget(

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from omicvae.data import Batch, Cohort
+from omicvae.model._representative import representative
 from omicvae.module import MultimodalModule
 from omicvae.module._prediction import Unknowns
 from omicvae.nn import Response
@@ -105,10 +106,10 @@ class ClosedForm:
 
     @torch.no_grad()
     def fit(self, cohort: Cohort, positions: NDArray[np.intp]) -> None:
-        """Fit every supported pattern on the samples at ``positions``."""
+        """Fit every supported pattern on the samples at ``positions``, or on those that stand for them."""
         self.attach(cohort, positions)
         self.responses = {}
-        for key in default_patterns(cohort.present[positions]):
+        for key in default_patterns(cohort.present[self.positions]):
             if self.predictor.supported(key):
                 fit = self.predictor.fit_pattern(key)
                 self._keep(key, fit)
@@ -116,6 +117,7 @@ class ClosedForm:
 
     def attach(self, cohort: Cohort, positions: NDArray[np.intp]) -> None:
         """Take training samples in without fitting, so that cross-fits can be made again."""
+        positions = representative(cohort, positions)
         self.positions, self.cohort = positions, cohort
         self._fits = {}
         self.predictor.prepare(read_blocks(self.module, cohort, positions), cohort.present[positions])

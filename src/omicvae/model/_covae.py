@@ -11,7 +11,7 @@ from mudata import MuData
 from numpy.typing import NDArray
 from torch.distributions import Distribution
 
-from omicvae.data import Batch, PatternSplitter
+from omicvae.data import Batch, PatternSplitter, ShardSplitter
 from omicvae.model._held_out import Part
 from omicvae.model._model import Model
 from omicvae.model._moments import MomentBackbone
@@ -151,6 +151,11 @@ class CoVAE(Model):
         return model
 
     def _before_fit(self, splitter: PatternSplitter) -> None:
+        if isinstance(self.module, JointEncoderModule) and isinstance(splitter, ShardSplitter):
+            raise ValueError(
+                "posterior='joint_encoder' holds all complete samples in memory for its pre-training, which shards are not for: "
+                "use posterior='potentials', or leave datamodule out if the data fit into memory"
+            )
         super()._before_fit(splitter)
         if isinstance(self.module, JointEncoderModule):
             pretrain_prior(self.module, splitter.train_dataloader)

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from scvi.model._utils import parse_device_args
 
-from omicvae.data import PatternSplitter
+from omicvae.data import PatternSplitter, ShardSplitter
 
 SHARE_OF_MEMORY = 0.5  # of the free memory of a device that data may take
 
@@ -33,7 +33,8 @@ def device_cache(
     if wanted is False or device.type == "cpu":  # values in memory are where the CPU wants them
         return nullcontext()
     several = (isinstance(found, list) and len(found) > 1) or (isinstance(found, int) and found > 1)
-    manager = splitter.adata_manager if isinstance(splitter, PatternSplitter) else None
+    held = isinstance(splitter, PatternSplitter) and not isinstance(splitter, ShardSplitter)
+    manager = splitter.adata_manager if held else None
     size = None if manager is None else manager.cohort.n_bytes
     if several or manager is None or size is None:
         if wanted == "auto":

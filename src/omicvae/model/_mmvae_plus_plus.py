@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from omicvae.data import PatternSplitter
 from omicvae.model._closed_form import read_blocks
 from omicvae.model._model import Model
+from omicvae.model._representative import representative
 from omicvae.model._sizes import per_modality
 from omicvae.module import MMVAEPlusPlusModule, ScreenedModule, Shape
 from omicvae.nn import NetworkConfig
@@ -115,7 +116,8 @@ class MMVAEPlusPlus(Model):
         if not isinstance(self.module, ScreenedModule):
             return
         with torch.no_grad():
-            blocks = read_blocks(self.module, self._own_cohort(), splitter.train_idx)
+            cohort = self._own_cohort()
+            blocks = read_blocks(self.module, cohort, representative(cohort, splitter.train_idx))
         self._screens = {m: screen(blocks, i) for i, m in enumerate(self.modalities)}
         directions = self._directions(blocks, splitter)
         self.module.set_directions(directions)

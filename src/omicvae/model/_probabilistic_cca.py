@@ -22,6 +22,7 @@ from omicvae.model._closed_form import read_blocks
 from omicvae.model._factor_backbone import FactorBackbone, LatentDraws
 from omicvae.model._held_out import Part
 from omicvae.model._model import Model
+from omicvae.model._representative import representative
 from omicvae.model._sizes import per_modality, whole_number
 from omicvae.module._prediction import Unknowns, draw_unknowns
 from omicvae.module._probabilistic_cca import ProbabilisticCCAModule
@@ -146,8 +147,9 @@ class ProbabilisticCCA(Model):
     def _after_fit(self, splitter: PatternSplitter) -> None:
         self.module.eval()
         cohort = self._own_cohort()
-        positions = np.concatenate([_thinned(splitter.train_idx), splitter.val_idx])
-        held_out = np.arange(len(positions)) >= len(positions) - len(splitter.val_idx)
+        validation = representative(cohort, splitter.val_idx)
+        positions = np.concatenate([_thinned(splitter.train_idx), validation])
+        held_out = np.arange(len(positions)) >= len(positions) - len(validation)
         sizes, scored = select_sizes(
             read_blocks(self.module, cohort, positions),
             ~held_out,

@@ -199,8 +199,8 @@ class RegisteredModel(BaseModelClass):
     def _batches(self, cohort: Cohort, positions: NDArray[np.intp], batch_size: int | None) -> Iterator[Batch]:
         """Consecutive minibatches on the model's device."""
         size = settings.batch_size if batch_size is None else whole_number("batch_size", batch_size)
-        for start in range(0, len(positions), size):
-            yield cohort.batch(positions[start : start + size]).to(self.module.device)
+        for batch in cohort.batches(positions, size):
+            yield batch.to(self.module.device)
 
     def _given(self, given: Sequence[str] | None, exclude: str | None = None) -> torch.Tensor:
         """``(M,)`` bool: the modalities that may be conditioned on."""

@@ -10,7 +10,8 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from omicvae.model._closed_form import read_blocks
-from omicvae.model._held_out import Scored, intervals
+from omicvae.model._held_out import Part, Scored, intervals
+from omicvae.model._representative import representative
 from omicvae.stats.baselines._ridge import RidgeBaseline
 from omicvae.stats.components import Block
 from omicvae.stats.conformal import Conformal, fit_conformal
@@ -103,7 +104,7 @@ def references(model: CalibrationMixin, scored: Scored) -> References:
     part, truth = scored.part, scored.standardised
     mean, ridge = np.full_like(truth, np.nan), np.full_like(truth, np.nan)
     rng = np.random.default_rng(0)
-    training = _Training(model, part.sources, part.target)
+    training = _Training(model, part)
     folds = np.unique(part.folds)
     for fold in folds:
         here = part.folds == fold
@@ -128,11 +129,13 @@ def _filled(climate: Float32) -> Float32:
 
 
 class _Training:
-    """Training samples that have all sources and the target, on the encoders' scale."""
+    """Training samples that have all sources and the target, those of a part among them, on the encoders' scale."""
 
-    def __init__(self, model: CalibrationMixin, sources: tuple[int, ...], target: int) -> None:
+    def __init__(self, model: CalibrationMixin, part: Part) -> None:
+        sources, target = part.sources, part.target
         cohort, fitted = model._own_cohort(), model._fitted_positions()
-        chosen = fitted[cohort.present[fitted][:, [*sources, target]].all(1)]
+        have = fitted[cohort.present[fitted][:, [*sources, target]].all(1)]
+        chosen = np.union1d(representative(cohort, have), part.positions)
         self.n = len(chosen)
         self.positions, self._model = chosen, model
         blocks = read_blocks(model.module, cohort, chosen)
