@@ -1,13 +1,14 @@
 """Memory and speed as a cohort grows: training and latents from shards on disk, and from memory.
 
-Run: python benchmarks/scale.py [--cells 10000 30000 100000] [--million] [--features] [--folder FOLDER]
-     [--out docs/benchmarks/scale.csv] [--write docs/benchmarks]
+Run: python benchmarks/scale.py [--parts loader train] [--cells 10000 30000 100000] [--million] [--features]
+     [--folder FOLDER] [--out docs/benchmarks/scale.csv] [--write docs/benchmarks]
 
 Simulated cells with 2,000 counts (5 % not 0), 10,000 binary values (2 % not 0) and 500 dense values; a fifth of the cells lack
 any one assay. They are written once by ``omicvae.data.write_shards`` to ``--folder`` (by default a temporary folder; a million
 cells take about 3 GB), which is deleted in the end. Every figure comes from a process of its own, on one thread, which opens
-the store, trains CoVAE (``backbone="network"``, minibatches of 512, no calibration, whose cost does not depend on the number
-of cells) for one epoch and computes the latents of all cells.
+the store and does one of two things. ``train``: train CoVAE (``backbone="network"``, no calibration, whose cost does not
+depend on the number of cells) for one epoch, and compute the latents of all cells. ``loader``: go through the minibatches of an
+epoch without doing anything with them. Minibatches hold 512 cells.
 Memory is the largest resident set of the process, libraries included. ``--million`` adds a million cells, from shards alone;
 ``--features`` varies their features at 10,000 cells. What is in the CSV already is not run again.
 """
@@ -39,6 +40,7 @@ from lightning.pytorch.callbacks import Callback
 from scipy import sparse
 
 import omicvae
+from omicvae.data._manager import registered_manager
 
 CELLS, MILLION = (10_000, 30_000, 100_000), 1_000_000
 FEATURES = (2000, 10_000, 500)
@@ -47,7 +49,8 @@ SHARES = (1 / 4, 1 / 2, 1, 2)
 DENSITY = {"rna": 0.05, "atac": 0.02}
 LACKING = 0.2
 BATCH = 512
-KEY = ["source", "cells", "features"]
+PARTS = ("loader", "train")
+KEY = ["part", "source", "cells", "features"]
 
 
 def simulated(n_obs: int, features: tuple[int, int, int]) -> mudata.MuData:
@@ -115,26 +118,39 @@ def write(path: Path, n_obs: int, features: tuple[int, int, int]) -> None:
     print(json.dumps({"write_s": time.perf_counter() - start}))
 
 
-def measure(path: Path, source: str) -> None:
-    """Train one epoch and compute latents, in this process."""
+def measure(path: Path, source: str, part: str) -> None:
+    """One figure, in this process."""
     torch.set_num_threads(1)
     scvi.settings.seed = 0
     mdata = omicvae.data.open_zarr(path) if source == "shards" else mudata.read_zarr(path)
     opened = peak()
     omicvae.model.CoVAE.setup_mudata(mdata)
-    model = omicvae.model.CoVAE(mdata, backbone="network")
-    given: dict[str, Any] = {"batch_size": BATCH, "calibration_size": 0.0}
+    manager = registered_manager(mdata)
     if source == "shards":
-        given = {"datamodule": omicvae.data.ShardSplitter(mdata, batch_size=BATCH, calibration_size=0.0)}
-    clock = Clock()
-    start = now()
-    model.train(1, accelerator="cpu", enable_progress_bar=False, callbacks=[clock], **given)
-    trained = now()
-    model.get_latent_representation(return_numpy=True, batch_size=BATCH)
-    found: dict[str, float] = {"n_train": len(model.train_indices), "opened_mb": opened, "peak_mb": peak()}
-    for name, (wall, cpu) in (("epoch", clock.seconds), ("train", trained - start), ("latents", now() - trained)):
+        splitter = omicvae.data.ShardSplitter(mdata, batch_size=BATCH, calibration_size=0.0)
+    else:
+        splitter = omicvae.data.PatternSplitter(manager, batch_size=BATCH)
+    found = {"n_train": splitter.n_train, "opened_mb": opened}
+    if part == "loader":
+        start = now()
+        for _ in splitter.train_dataloader():
+            pass
+        seconds = {"epoch": now() - start}
+    else:
+        seconds = trained(omicvae.model.CoVAE(mdata, backbone="network"), splitter)
+    found["peak_mb"] = peak()
+    for name, (wall, cpu) in seconds.items():
         found |= {f"{name}_s": wall, f"{name}_cpu_s": cpu}
     print(json.dumps(found))
+
+
+def trained(model: omicvae.model.CoVAE, splitter: omicvae.data.PatternSplitter) -> dict[str, np.ndarray]:
+    """Seconds of an epoch, of all of ``train()``, and of latents."""
+    clock, start = Clock(), now()
+    model.train(1, accelerator="cpu", enable_progress_bar=False, callbacks=[clock], datamodule=splitter)
+    done = now()
+    model.get_latent_representation(return_numpy=True, batch_size=BATCH)
+    return {"epoch": clock.seconds, "train": done - start, "latents": now() - done}
 
 
 def peak() -> float:
@@ -159,7 +175,7 @@ def one(arguments: list[str]) -> None:
         n_obs, *features = map(int, arguments[2:])
         write(Path(arguments[1]), n_obs, tuple(features))
     else:
-        measure(Path(arguments[1]), arguments[0])
+        measure(Path(arguments[1]), arguments[0], arguments[2])
 
 
 def cases(cells: list[int], million: bool, features: bool) -> list[tuple[int, tuple[int, int, int], tuple[str, ...]]]:
@@ -173,6 +189,7 @@ def cases(cells: list[int], million: bool, features: bool) -> list[tuple[int, tu
 def main() -> None:
     """Run what the CSV lacks, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--cells", type=int, nargs="+", default=list(CELLS))
     parser.add_argument("--million", action="store_true")
     parser.add_argument("--features", action="store_true")
@@ -187,24 +204,26 @@ def main() -> None:
     data = pd.read_csv(options.out) if options.out.exists() else pd.DataFrame(columns=KEY)
     for n_obs, features, sources in cases(options.cells, options.million, options.features):
         known = set(data[KEY].itertuples(index=False, name=None))
-        wanted = [s for s in sources if (s, n_obs, sum(features)) not in known]
+        wanted = [(p, s) for p in options.parts for s in sources if (p, s, n_obs, sum(features)) not in known]
         if not wanted:
             continue
         folder = Path(tempfile.mkdtemp(prefix="scale-", dir=options.folder))
         try:
             written = run("write", folder / "cells.zarr", n_obs, *features)
             size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 2**20
-            for source in wanted:
-                row = {"source": source, "cells": n_obs, "features": sum(features)}
-                row |= run(source, folder / "cells.zarr") | written | {"disk_mb": size, "load": os.getloadavg()[0]}
+            for part, source in wanted:
+                row = {"part": part, "source": source, "cells": n_obs, "features": sum(features)}
+                row |= (
+                    run(source, folder / "cells.zarr", part) | written | {"disk_mb": size, "load": os.getloadavg()[0]}
+                )
                 row |= {"date": date.today().isoformat()}
                 data = pd.concat([data, pd.DataFrame([row])], ignore_index=True)
-                data.sort_values(["cells", "features", "source"]).to_csv(options.out, index=False, float_format="%.4g")
+                data.sort_values(KEY).to_csv(options.out, index=False, float_format="%.4g")
                 print(row, file=sys.stderr)
         finally:
             shutil.rmtree(folder)
     if options.write:
-        (options.write / "scale.md").write_text(scale_page.page(data, __doc__ or "", Path(__file__)))
+        (options.write / "scale.md").write_text(scale_page.page(data, __doc__ or "", Path(__file__), sum(FEATURES)))
 
 
 if __name__ == "__main__":

@@ -17,57 +17,53 @@ def wide(rows: pd.DataFrame, by: str, column: str) -> pd.DataFrame:
     return rows.pivot_table(index=by, columns="source", values=column)
 
 
+RATES = {"epoch": "training", "latents": "latents"}
+
+
 def rates(rows: pd.DataFrame) -> pd.DataFrame:
-    """Samples a second of processor time, while training and while computing latents."""
-    return rows.assign(
-        epoch_rate=rows["n_train"] / rows["epoch_cpu_s"], latents_rate=rows["cells"] / rows["latents_cpu_s"]
-    )
+    """Cells a second of processor time, in an epoch and while computing latents."""
+    return rows.assign(epoch=rows["n_train"] / rows["epoch_cpu_s"], latents=rows["cells"] / rows["latents_cpu_s"])
 
 
 def sizes(rows: pd.DataFrame, by: str) -> str:
     """Memory and throughput of every size."""
     rows, shown = rates(rows), pd.DataFrame(index=sorted(rows[by].unique()))
-    for title, column in (
-        ("peak, MB", "peak_mb"),
-        ("training, cells/s", "epoch_rate"),
-        ("latents, cells/s", "latents_rate"),
-    ):
-        for source, values in wide(rows, by, column).items():
+    titles = {"peak_mb": "peak, MB", "epoch": "an epoch, cells/s", "latents": "latents, cells/s"}
+    for column, title in titles.items():
+        for source, values in wide(rows.dropna(subset=column), by, column).items():
             shown[f"{title}, {TITLES[str(source)]}"] = values.map(lambda v: f"{v:,.0f}")
     shown["on disk, MB"] = rows.groupby(by)["disk_mb"].first().map(lambda v: f"{v:,.0f}")
     return markdown(shown.rename(index=lambda n: f"{n:,}").fillna("not run"), by)
 
 
 def memory_verdict(rows: pd.DataFrame) -> str:
-    """Growth of the peak, and what of it was there before training."""
+    """Growth of the peak, and what of it was there before the first minibatch."""
     shards = rows[rows["source"] == "shards"].set_index("cells").sort_index()
-    first, last = shards.index[0], shards.index[-1]
-    if first == last:
+    if len(shards) < 2:
         return "One size only: growth of memory was not measured.\n"
-    growth = shards["peak_mb"].iloc[-1] / shards["peak_mb"].iloc[0]
-    opened = shards["opened_mb"].iloc[-1] - shards["opened_mb"].iloc[0]
-    more = shards["peak_mb"].iloc[-1] - shards["peak_mb"].iloc[0]
-    met = "meets" if growth <= MEMORY_GOAL else "misses"
+    first, last = shards.iloc[0], shards.iloc[-1]
+    growth = last["peak_mb"] / first["peak_mb"]
     return (
-        f"From {first:,} to {last:,} cells the peak from shards grows by a factor of {growth:.2f} ({more:,.0f} MB), which {met} "
-        f"the goal of {MEMORY_GOAL:.2f} over that range; {opened:,.0f} MB of it are there as soon as the store is open: names "
-        "and indices.\n"
+        f"From {shards.index[0]:,} to {shards.index[-1]:,} cells the peak from shards grows by a factor of {growth:.2f} "
+        f"({last['peak_mb'] - first['peak_mb']:,.0f} MB), which {'meets' if growth <= MEMORY_GOAL else 'misses'} the goal of "
+        f"{MEMORY_GOAL:.2f} (from 10,000 to a million). {last['opened_mb'] - first['opened_mb']:,.0f} MB of it are there as soon "
+        "as the store is open: names and indices.\n"
     )
 
 
-def speed_verdict(rows: pd.DataFrame) -> str:
+def speed_verdict(rows: pd.DataFrame, part: str) -> str:
     """Throughput from shards beside that in memory."""
-    rows, words = rates(rows), []
-    for what, column in (("training", "epoch_rate"), ("latents", "latents_rate")):
-        pair = wide(rows, "cells", column)
-        if not {"shards", "memory"} <= set(pair):
-            continue
-        ratio = (pair["shards"] / pair["memory"]).dropna()
-        met = "meets" if ratio.min() >= SPEED_GOAL else "misses"
-        listed = ", ".join(f"{r:.2f} at {n:,}" for n, r in ratio.items())
-        words.append(
-            f"Throughput of {what} from shards over that in memory: {listed}; it {met} the goal of {SPEED_GOAL}."
-        )
+    words = []
+    for column, what in RATES.items():
+        pair = wide(rates(rows).dropna(subset=column), "cells", column)
+        if {"shards", "memory"} <= set(pair):
+            ratio = (pair["shards"] / pair["memory"]).dropna()
+            listed = ", ".join(f"{r:.2f} at {n:,}" for n, r in ratio.items())
+            verdict = f": the goal of {SPEED_GOAL} is {'met' if ratio.min() >= SPEED_GOAL else 'missed'}"
+            name = what if part == "train" else "minibatches alone"
+            words.append(
+                f"Throughput of {name} from shards over that in memory: {listed}{verdict * (part == 'train')}."
+            )
     return " ".join(words) + "\n"
 
 
@@ -75,43 +71,40 @@ def exponents(rows: pd.DataFrame, by: str) -> str:
     """Slope of log processor time on log size."""
     words = []
     for source, part in rows.groupby("source"):
-        part = part.sort_values(by)
-        if len(part) > 1:
-            for what, column in (
-                ("an epoch", "epoch_cpu_s"),
-                ("all of train()", "train_cpu_s"),
-                ("latents", "latents_cpu_s"),
-            ):
-                slope = np.polyfit(np.log(part[by]), np.log(part[column]), 1)[0]
+        for column, what in (("epoch", "an epoch"), ("train", "all of `train()`"), ("latents", "latents")):
+            known = part.dropna(subset=f"{column}_cpu_s").sort_values(by)
+            if known[by].nunique() > 1:
+                slope = np.polyfit(np.log(known[by]), np.log(known[f"{column}_cpu_s"]), 1)[0]
                 words.append(f"{what} {TITLES[str(source)]} {slope:.2f}")
     return f"Exponent of processor time in {by} (1 is linear): {', '.join(words)}.\n" if words else ""
 
 
-def page(data: pd.DataFrame, introduction: str, script: Path) -> str:
-    """Markdown of the whole page."""
-    usual = (
-        data["features"].mode()[0]
-        if data["cells"].nunique() < 2
-        else data.groupby("features")["cells"].nunique().idxmax()
-    )
-    cells, features = data[data["features"] == usual], data[data["cells"] == data["cells"].min()]
-    hours = data[["train_cpu_s", "latents_cpu_s"]].to_numpy().sum() / 3600
-    load = f"Load average {data['load'].min():.1f} to {data['load'].max():.1f}"
+def section(data: pd.DataFrame, part: str, title: str, usual: int) -> list[str]:
+    """What was measured of one part."""
+    rows = data[data["part"] == part]
+    if rows.empty:
+        return [f"## {title}\n", "Not measured yet.\n"]
+    cells, features = rows[rows["features"] == usual], rows[rows["cells"] == rows["cells"].min()]
+    lines = [f"## {title}\n", sizes(cells, "cells"), memory_verdict(cells), speed_verdict(cells, part)]
+    lines.append(exponents(cells, "cells"))
+    if features["features"].nunique() > 1:
+        lines += [sizes(features, "features"), exponents(features, "features")]
+    return lines
+
+
+def page(data: pd.DataFrame, introduction: str, script: Path, usual: int) -> str:
+    """Markdown of the whole page; ``usual`` is the number of features unless they are varied."""
+    for column in ("train_cpu_s", "latents_cpu_s"):
+        data[column] = data.get(column, np.nan)
+    hours = data["train_cpu_s"].fillna(data["epoch_cpu_s"]).add(data["latents_cpu_s"], fill_value=0).sum() / 3600
     lines = [
         intro(introduction, "Scale"),
         provenance(script, hours),
-        f"{load}: times are processor time, which other work on the machine changes less than wall time.\n",
-        f"## By cells, {usual:,} features\n",
-        sizes(cells, "cells"),
-        memory_verdict(cells),
-        speed_verdict(cells),
-        exponents(cells, "cells"),
-        "## By features\n",
+        f"Load average {data['load'].min():.1f} to {data['load'].max():.1f}: rates are by processor time, which other work on "
+        "the machine changes less than wall time.\n",
+        *section(data, "train", "Training and latents", usual),
+        *section(data, "loader", "Minibatches alone", usual),
     ]
-    if features["features"].nunique() > 1:
-        lines += [sizes(features, "features"), exponents(features, "features")]
-    else:
-        lines.append("Not measured yet (`--features`).\n")
-    if 1_000_000 not in set(data["cells"]):
-        lines.append("A million cells: not measured yet (`--million`).\n")
-    return "\n".join(lines)
+    absent = [] if 1_000_000 in set(data["cells"]) else ["a million cells (`--million`)"]
+    absent += [] if data["features"].nunique() > 1 else ["other numbers of features (`--features`)"]
+    return "\n".join([*lines, f"Not measured yet: {' and '.join(absent)}.\n" if absent else ""])

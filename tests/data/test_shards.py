@@ -18,7 +18,7 @@ from mudata import MuData
 from scipy import sparse
 
 import omicvae
-from omicvae.data import Batch, Cohort, ModalitySchema, Schema, ShardLoader, open_zarr, write_shards
+from omicvae.data import Batch, Cohort, ModalitySchema, Schema, ShardLoader, _runs, open_zarr, write_shards
 from omicvae.data import _shards as shards
 from omicvae.data._manager import registered_manager
 from omicvae.data._runs import runs_of
@@ -117,7 +117,7 @@ def test_what_is_written_is_what_was_registered(
     mdata = registered(stored(mosaic(present), source, folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "WINDOW_BYTES", window * 100)
-        patch.setattr(shards, "BLOCK", 3)
+        patch.setattr(_runs, "BLOCK", 3)
         write_shards(mdata, folder / "shards.zarr", shard_rows=rows)
     for opened in (open_zarr(folder / "shards.zarr"), mudata.read_zarr(folder / "shards.zarr")):
         CoVAE.setup_mudata(opened)
@@ -346,6 +346,13 @@ def test_arguments_replace_the_registration(written: Path) -> None:
     CoVAE.setup_mudata(opened, likelihoods={"rna": "poisson", "atac": "normal"})
     schema = registered_manager(opened).cohort.schema
     assert [m.likelihood for m in schema.modalities] == ["poisson", "normal", "nb"] and not schema.categorical
+
+
+def test_values_that_were_changed_are_checked_again(written: Path) -> None:
+    read = mudata.read_zarr(written)
+    read["rna"].X = read["rna"].X * 0.5
+    with pytest.raises(ValueError, match="modality 'rna'.* fractional"):
+        CoVAE.setup_mudata(read)
 
 
 def test_other_features_are_named(written: Path) -> None:

@@ -11,6 +11,8 @@ from omicvae.data._cohort import Cohort
 
 Positions = NDArray[np.intp]
 
+BLOCK = 32  # samples that stay together when windows are filled: files are not read row by row
+
 
 def by_pattern(cohort: Cohort, positions: Positions) -> Iterator[Positions]:
     """Samples of one pattern of measured assays after another, each in the order of their rows in the files.
@@ -36,3 +38,13 @@ def runs_of(cohort: Cohort, positions: Positions, length: int) -> list[Positions
     Every sample that has any assay is in exactly one run.
     """
     return [run for members in by_pattern(cohort, positions) for run in cut(members, length)]
+
+
+def mixed_windows(cohort: Cohort, length: int, seed: int) -> Iterator[Positions]:
+    """All samples in an order for writing, ``length`` at a time; each window is a random part of one pattern."""
+    rng = np.random.default_rng(seed)
+    for members in by_pattern(cohort, np.arange(len(cohort))):
+        blocks = cut(members, BLOCK)
+        drawn = np.concatenate([blocks[k] for k in rng.permutation(len(blocks))])
+        for window in cut(drawn, length):
+            yield rng.permutation(window)

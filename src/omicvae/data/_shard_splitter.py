@@ -15,7 +15,7 @@ from omicvae.data._cohort import Cohort
 from omicvae.data._manager import registered_manager
 from omicvae.data._runs import runs_of
 from omicvae.data._shard_loader import ShardLoader
-from omicvae.data._shards import SHARDS
+from omicvae.data._shard_setup import SHARDS
 from omicvae.data._splitter import PatternSplitter, split_by_pattern
 
 SHARD_ROWS = 1024

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,17 @@ from omicvae.data._cohort import Cohort, stored_values
 from omicvae.data._fields import as_categories
 from omicvae.data._manager import registered_manager
 from omicvae.data._matrix import read_rows
-from omicvae.data._runs import by_pattern, cut
+from omicvae.data._runs import mixed_windows
 from omicvae.data._schema import ModalitySchema, Schema
+from omicvae.data._shard_setup import SETUP, SHARDS, setup_text
 from omicvae.data._target import is_zarr, replacing
 from omicvae.data._zarr import BYTES, matrix_bytes
 
 logger = logging.getLogger("omicvae")
 
-SETUP = "omicvae_setup"
-"""Key of ``.uns``: the registry, as JSON."""
-SHARDS = "omicvae_shards"
-"""Key of ``.uns``: how the samples were written."""
 WINDOW_BYTES = 2**27  # values in memory while writing
 SHARD_BYTES = 2**22  # of values that are read at once
 PARTS = 4  # files a modality's values of a shard are in, so that reading half a shard does not read all of it
-BLOCK = 32  # samples that stay together when windows are filled: files are not read row by row
 
 
 def write_shards(
@@ -88,12 +83,12 @@ def write_shards(
     cohort, matrices = manager.cohort, _matrices(mdata, manager.cohort.schema)
     bytes_a_row = sum(row_bytes(values, mdata.n_obs) for values in matrices.values())
     rows = _shard_rows(shard_rows, bytes_a_row)
-    windows = list(mixed(cohort, max(rows, int(WINDOW_BYTES // bytes_a_row)), seed))
+    windows = list(mixed_windows(cohort, max(rows, int(WINDOW_BYTES // bytes_a_row)), seed))
     order = np.concatenate([np.zeros(0, dtype=np.intp), *windows])
     if len(order) < len(cohort):
         logger.info("%d samples have none of the registered modalities and are left out", len(cohort) - len(order))
     bare = _without_values(mdata, cohort, order)
-    bare.uns[SETUP] = json.dumps(manager.registry, default=_plain)
+    bare.uns[SETUP] = setup_text(manager.registry)
     bare.uns[SHARDS] = {"rows": rows, "seed": seed}
     with replacing(target) as new:
         with warnings.catch_warnings():
@@ -103,16 +98,6 @@ def write_shards(
         for (name, layer), values in matrices.items():
             _write(root["mod"][name], layer, values, list(_rows(cohort, name, windows)), max(1, rows // PARTS))
         root.attrs[BYTES] = matrix_bytes(new)
-
-
-def mixed(cohort: Cohort, window: int, seed: int) -> Iterator[NDArray[np.intp]]:
-    """Positions of all samples in the order of writing, ``window`` at a time; each window is of one pattern."""
-    rng = np.random.default_rng(seed)
-    for members in by_pattern(cohort, np.arange(len(cohort))):
-        blocks = cut(members, BLOCK)
-        drawn = np.concatenate([blocks[k] for k in rng.permutation(len(blocks))])
-        for part in cut(drawn, window):
-            yield rng.permutation(part)
 
 
 def row_bytes(values: Any, n_obs: int) -> float:
@@ -238,34 +223,3 @@ def _append(stored: Any, block: NDArray[np.generic] | sparse.csr_matrix) -> None
     start = stored.shape[0]
     stored.resize((start + len(block), stored.shape[1]))
     stored[start:] = block
-
-
-def stored_registry(mdata: MuData) -> dict[str, Any] | None:
-    """The registration that :func:`write_shards` wrote with a MuData, if it did.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read.
-    """
-    text = mdata.uns.get(SETUP) if isinstance(mdata, MuData) else None
-    if text is None:
-        return None
-    try:
-        registry = json.loads(str(text))
-        Schema.from_registry(registry)
-    except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"mdata.uns[{SETUP!r}], the registration written with the shards, is damaged: delete it and pass the "
-            "arguments of setup_mudata"
-        ) from error
-    return dict(registry)
-
-
-def _plain(value: Any) -> Any:
-    """JSON for what registries hold."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"cannot write a {type(value).__name__} as JSON")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scvi.train import TrainRunner
 
 from omicvae.data import MosaicManager, PatternSplitter, ShardSplitter
-from omicvae.data._shards import SHARDS
+from omicvae.data._shard_setup import SHARDS
 from omicvae.model._device_cache import device_cache as device_cache_of
 from omicvae.model._registered import RegisteredModel
 from omicvae.model._resume import describe_run, open_checkpoints

@@ -15,7 +15,7 @@ from scvi.model.base import BaseModelClass
 
 from omicvae.data import Batch, Cohort, MosaicManager, Schema
 from omicvae.data._schema import values_key
-from omicvae.data._shards import stored_registry
+from omicvae.data._shard_setup import stored_registry
 from omicvae.data._validate import nearest
 from omicvae.model._setup import build_manager
 from omicvae.model._sizes import whole_number
@@ -108,10 +108,10 @@ class RegisteredModel(BaseModelClass):
         arguments.pop("__class__", None)
         setup_method_args = cls._get_setup_method_args(**arguments)
         source = kwargs.get("source_registry")
-        if source is None and all(value is None for name, value in arguments.items() if name not in NOT_OF_SETUP):
-            source = stored_registry(mdata)
         if source is not None:
             manager = MosaicManager.from_registry(source, mdata)
+        elif all(value is None for name, value in arguments.items() if name not in NOT_OF_SETUP):
+            manager = _registered_before(mdata) or build_manager(mdata, setup_method_args)
         else:
             manager = build_manager(mdata, setup_method_args)
         cls.register_manager(manager)
@@ -216,3 +216,14 @@ class RegisteredModel(BaseModelClass):
         self._check_if_trained(
             warn=False, message=f"this {type(self).__name__} has not been trained: call model.train()"
         )
+
+
+def _registered_before(mdata: MuData) -> MosaicManager | None:
+    """The registration that shards were written with; values that have been in a user's hands are checked again."""
+    registry = stored_registry(mdata)
+    if registry is None:
+        return None
+    manager = MosaicManager.from_registry(registry, mdata)
+    if manager.cohort.n_bytes is not None:
+        check_values(mdata, manager.cohort.schema)
+    return manager
