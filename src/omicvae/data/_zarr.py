@@ -83,7 +83,9 @@ def _open_modality(group: Any) -> AnnData:
 
 
 def _open_values(stored: Any, n_obs: int) -> object:
-    """A matrix of ``n_obs`` rows, not read."""
+    """A matrix of ``n_obs`` rows, not read; ``None`` where the store says that there is none."""
+    if stored.attrs.get("encoding-type") == "null":
+        return None
     if isinstance(stored, zarr.Array):
         shape, values = stored.shape, stored
     elif stored.attrs.get("encoding-type") in ("csr_matrix", "csc_matrix"):
