@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import mudata
@@ -222,10 +221,12 @@ def test_loading_touches_only_the_shards_of_the_buffer(tmp_path: Path, monkeypat
 # ---------------------------------------------------------------------- what users get wrong
 
 
-@pytest.fixture
-def written(tmp_path: Path) -> Iterator[Path]:
-    write_shards(registered(mosaic(some())), tmp_path / "s.zarr", shard_rows=8)
-    yield tmp_path / "s.zarr"
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Written once, and left as it is."""
+    path = tmp_path_factory.mktemp("shards") / "s.zarr"
+    write_shards(registered(mosaic(some())), path, shard_rows=8)
+    return path
 
 
 def test_unregistered_data_are_refused(tmp_path: Path) -> None:
@@ -244,8 +245,9 @@ def test_impossible_shards_are_refused(tmp_path: Path, rows: object) -> None:
         write_shards(registered(mosaic(some())), tmp_path / "s.zarr", shard_rows=rows)  # type: ignore[arg-type]
 
 
-def test_targets_that_cannot_be_written_are_named(written: Path, tmp_path: Path) -> None:
-    mdata = registered(mosaic(some()))
+def test_targets_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    mdata, written = registered(mosaic(some())), tmp_path / "s.zarr"
+    write_shards(mdata, written)
     with pytest.raises(FileExistsError, match="pass overwrite=True"):
         write_shards(mdata, written)
     write_shards(mdata, written, overwrite=True, seed=3)
