@@ -139,7 +139,8 @@ class MMVAEPlusPlus(Model):
         if not splitter.n_val or not self.module.turnable:
             return nothing
         with torch.no_grad():
-            new = read_blocks(self.module, self._own_cohort(), splitter.val_idx)
+            cohort = self._own_cohort()
+            new = read_blocks(self.module, cohort, representative(cohort, splitter.val_idx))
         can_turn = [m in self.module.turnable for m in self.modalities]
         found = shared_directions(blocks, new, [self._screens[m] for m in self.modalities], can_turn)
         for m, one in zip(self.modalities, found, strict=True):
