@@ -33,8 +33,9 @@ def device_cache(
     if wanted is False or device.type == "cpu":  # values in memory are where the CPU wants them
         return nullcontext()
     several = (isinstance(found, list) and len(found) > 1) or (isinstance(found, int) and found > 1)
-    held = isinstance(splitter, PatternSplitter) and not isinstance(splitter, ShardSplitter)
-    manager = splitter.adata_manager if held else None
+    manager = None
+    if isinstance(splitter, PatternSplitter) and not isinstance(splitter, ShardSplitter):
+        manager = splitter.adata_manager
     size = None if manager is None else manager.cohort.n_bytes
     if several or manager is None or size is None:
         if wanted == "auto":
