@@ -17,7 +17,9 @@ from anndata import AnnData
 from mudata import MuData
 from typer.testing import CliRunner, Result
 
+import omicvae.model
 from omicvae.cli import app
+from omicvae.cli._options import MODELS
 from omicvae.datasets import correlated_gaussian
 from omicvae.model import CoVAE
 from omicvae.report import _map
@@ -325,3 +327,13 @@ def test_help_has_examples(run: Run, name: str) -> None:
     text = " ".join(result.output.split())
     assert "Examples" in text and f"omicvae {name}" in text
     assert name in run("--help").output
+
+
+def test_help_waits_for_nothing_that_it_does_not_need() -> None:
+    code = "import sys, omicvae.cli; print(*({'torch', 'scvi', 'lightning', 'scanpy', 'pandas'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout.strip() == ""
+
+
+def test_every_model_can_be_named() -> None:
+    assert sorted(MODELS) == sorted(omicvae.model.__all__)

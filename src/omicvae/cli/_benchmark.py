@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from omicvae import pl, tl
 from omicvae.cli._app import app, examples
-from omicvae.cli._files import read_cohort
 from omicvae.cli._options import (
     Accelerator,
     BatchKey,
@@ -25,10 +22,10 @@ from omicvae.cli._options import (
     OnDevice,
     Seed,
 )
-from omicvae.cli._progress import step_bar
 from omicvae.cli._session import command, table
-from omicvae.cli._setup import set_up
-from omicvae.model import CoVAE
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @app.command(
@@ -74,6 +71,12 @@ def benchmark(
     """Compare methods of imputation on your own cohort, by hiding whole assays of samples they were not fitted on."""
     options = dict(locals())
     with command(seed=seed) as console:
+        from omicvae import pl, tl
+        from omicvae.cli._files import read_cohort
+        from omicvae.cli._progress import step_bar
+        from omicvae.cli._setup import set_up
+        from omicvae.model import CoVAE
+
         mdata = read_cohort(cohort)
         set_up(mdata, CoVAE, options)
         training: dict[str, Any] = {"accelerator": accelerator.value, "enable_progress_bar": False}

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from omicvae import tl
 from omicvae.cli._app import app, examples
-from omicvae.cli._files import read_cohort
 from omicvae.cli._options import CohortFile, CoverageLayers, Layers, Likelihoods, Modalities, mapping
 from omicvae.cli._session import WIDTH, command, table
+
+if TYPE_CHECKING:
+    from omicvae.tl import CohortCheck
 
 MOST_PATTERNS = 20
 
@@ -36,6 +37,9 @@ def check(
     Exit code 0 if it can, 1 if it cannot.
     """
     with command(log=False) as console:
+        from omicvae import tl
+        from omicvae.cli._files import read_cohort
+
         found = tl.check(
             read_cohort(cohort, backed=True),
             modalities=modality,
@@ -51,7 +55,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _print(found: tl.CohortCheck, name: str, console: Console) -> None:
+def _print(found: CohortCheck, name: str, console: Console) -> None:
     console.print(f"[bold]{escape(name)}[/bold]: {found.n_obs} samples, {len(found.modalities)} modalities\n")
     console.print(_modality_table(found))
     if len(found.patterns):
@@ -63,7 +67,7 @@ def _print(found: tl.CohortCheck, name: str, console: Console) -> None:
         console.print("\n[green]Usable.[/green] Next: " + escape(f"omicvae train {name} --output model"))
 
 
-def _modality_table(found: tl.CohortCheck) -> Table:
+def _modality_table(found: CohortCheck) -> Table:
     made = table(
         *("modality", "samples", "missing", "features", "stored", "values", "NaN", "likelihood"),
         left=("modality", "stored", "values", "likelihood"),
@@ -92,7 +96,7 @@ def _share(share: float) -> str:
     return "0" if share == 0 else "<0.1%" if share < 0.001 else f"{share:.1%}"
 
 
-def _pattern_table(found: tl.CohortCheck) -> Table:
+def _pattern_table(found: CohortCheck) -> Table:
     names = [str(m) for m in found.modalities.index]
     made = table("samples", *(escape(m) for m in names))
     for assays, samples in found.patterns.head(MOST_PATTERNS).itertuples(index=False):

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from omicvae import _demo as demonstration
 from omicvae.cli._app import app, examples
 from omicvae.cli._options import Seed
 from omicvae.cli._session import command
@@ -20,4 +19,6 @@ def demo(
 ) -> None:
     """Train two models on breast tumours of which a third lack proteins, and show what they say."""
     with command() as console:
+        from omicvae import _demo as demonstration
+
         console.print(demonstration.render(demonstration.run_demo(output, seed, console)))

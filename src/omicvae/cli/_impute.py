@@ -8,13 +8,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from omicvae import tl
 from omicvae.cli._app import app, examples
-from omicvae.cli._files import load_model, read_cohort
 from omicvae.cli._options import Accelerator, CohortFile, Modalities, ModelFolder, OnDevice, Overwrite, Seed
-from omicvae.cli._progress import step_bar
 from omicvae.cli._session import command
-from omicvae.data import modality_rows
 
 
 @app.command(
@@ -47,6 +43,11 @@ def impute(
     file has to fit into memory (a .zarr input does).
     """
     with command(seed=seed) as console:
+        from omicvae import tl
+        from omicvae.cli._files import load_model, read_cohort
+        from omicvae.cli._progress import step_bar
+        from omicvae.data import modality_rows
+
         if not 0 < level < 1:
             raise ValueError(f"--level must lie between 0 and 1, got {level:g}")
         mdata = read_cohort(cohort, backed=True)

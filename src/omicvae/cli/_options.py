@@ -10,8 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from omicvae import model as models
-
 
 class Accelerator(StrEnum):
     """Where a model is trained and evaluated."""
@@ -22,7 +20,20 @@ class Accelerator(StrEnum):
     MPS = "mps"
 
 
-ModelName = StrEnum("ModelName", {name: name for name in models.__all__})  # type: ignore[misc]
+# Written out, because omicvae.model takes seconds to import; a test compares the two.
+MODELS = (
+    "CoVAE",
+    "DMVAE",
+    "JMVAE",
+    "MMVAE",
+    "MMVAEPlus",
+    "MMVAEPlusPlus",
+    "MVAE",
+    "MVTCAE",
+    "MoPoE",
+    "ProbabilisticCCA",
+)
+ModelName = StrEnum("ModelName", {name: name for name in MODELS})  # type: ignore[misc]
 
 CohortFile = Annotated[
     Path, typer.Argument(metavar="COHORT", help="MuData file: .h5mu or .zarr.", exists=True, show_default=False)

@@ -9,7 +9,6 @@ import typer
 from rich.markup import escape
 
 from omicvae.cli._app import app, examples
-from omicvae.cli._files import load_model, read_cohort, saved_cohort
 from omicvae.cli._options import Accelerator, ModelFolder, OnDevice, Seed
 from omicvae.cli._session import command
 
@@ -42,6 +41,8 @@ def report(
 ) -> None:
     """Write one self-contained page about a model: data, training, calibration, what can be imputed, and methods."""
     with command(seed=seed) as console:
+        from omicvae.cli._files import load_model, read_cohort, saved_cohort
+
         source = cohort or saved_cohort(model)
         if source is None:
             raise ValueError(

@@ -9,9 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 
-import scvi
 import typer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -19,8 +17,6 @@ from rich.text import Text
 
 WIDTH = 100
 CHATTY = ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "pytorch_lightning", "scvi")
-USER_ERRORS = (ValueError, OSError, FloatingPointError, MisconfigurationException)
-"""Others are mistakes of ours and keep their traceback."""
 
 
 @contextmanager
@@ -34,13 +30,17 @@ def command(*, seed: int | None = None, log: bool = True) -> Iterator[Console]:
     log
         Whether to show the package's own log.
     """
+    import scvi
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     console = Console(file=sys.stdout, width=WIDTH, highlight=False, soft_wrap=False)
     try:
         with _log_to(console, logging.INFO if log else logging.ERROR), _quiet():
             if seed is not None:
                 scvi.settings.seed = seed
             yield console
-    except USER_ERRORS as error:
+    # Other errors are mistakes of ours and keep their traceback.
+    except (ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
         sentence = " ".join(str(error).split()) or type(error).__name__
         sentence = sentence.replace("pass overwrite=True", "pass --overwrite")  # functions speak to those who call them
         Console(stderr=True, width=WIDTH, highlight=False).print(f"[red]Error:[/red] {escape(sentence)}")

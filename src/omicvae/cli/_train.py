@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from omicvae.cli._app import app, examples
-from omicvae.cli._files import read_cohort
 from omicvae.cli._options import (
     Accelerator,
     BatchKey,
@@ -29,12 +27,10 @@ from omicvae.cli._options import (
     Seed,
     values,
 )
-from omicvae.cli._progress import EpochBar, bar
 from omicvae.cli._session import command, table
-from omicvae.cli._setup import check_arguments, model_class, set_up
-from omicvae.model._folder import check_target
-from omicvae.model._model import Model
-from omicvae.tl._trust import measured_trust
+
+if TYPE_CHECKING:
+    from omicvae.model._model import Model
 
 
 @app.command(
@@ -73,6 +69,10 @@ def train(
     """Train a model on a cohort and write it to a folder."""
     options = dict(locals())
     with command(seed=seed) as console:
+        from omicvae.cli._files import read_cohort
+        from omicvae.cli._setup import check_arguments, model_class, set_up
+        from omicvae.model._folder import check_target
+
         check_target(output.resolve(), overwrite)
         cls, arguments = model_class(model), values("--set", set_)
         check_arguments(cls, arguments)
@@ -88,6 +88,8 @@ def train(
 
 
 def _train(model: Model, max_epochs: int | None, accelerator: str, console: Console) -> None:
+    from omicvae.cli._progress import EpochBar, bar
+
     with bar(console, "epochs") as progress:
         task = progress.add_task("Training", total=None, note="")
         watching = [EpochBar(progress, task)]
@@ -96,6 +98,10 @@ def _train(model: Model, max_epochs: int | None, accelerator: str, console: Cons
 
 def _summary(model: Model) -> Table:
     """How well each modality is predicted from the others in samples not fitted on."""
+    import numpy as np
+
+    from omicvae.tl._trust import measured_trust
+
     made = table(
         "modality", "likelihood", "features", "R2", "against ridge", "in 90 %", left=("modality", "likelihood")
     )
