@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import ClassVar, Protocol
 
 from omicvae.model._base import MultimodalModel
 
 
-class ReportWriter(Protocol):
-    """Writes a page about a model."""
-
-    def __call__(
-        self,
-        model: ReportMixin,
-        path: str | os.PathLike[str],
-        *,
-        title: str | None = None,
-        color: Sequence[str] | None = None,
-        seed: int = 0,
-    ) -> Path:
-        """See :meth:`ReportMixin.report`."""
-
-
 class ReportMixin(MultimodalModel):
-    """A method that draws plots, which are made of models: whoever draws them signs up as the writer."""
-
-    report_writer: ClassVar[ReportWriter]
-    """Set by :mod:`omicvae.report`, which ``import omicvae`` loads."""
+    """A method that draws plots, which are made of models."""
 
     def report(
         self,
@@ -69,4 +51,6 @@ class ReportMixin(MultimodalModel):
         RuntimeError
             If the model is not trained.
         """
-        return type(self).report_writer(self, path, title=title, color=color, seed=seed)
+        # By name and only now: the page is above the plots, and imports run downwards.
+        write: Callable[..., Path] = import_module("omicvae.report").write_report
+        return write(self, path, title=title, color=color, seed=seed)
