@@ -14,11 +14,11 @@ CONSTRAINTS := $(wildcard constraints/$(PYTAG).txt)
 # The name of the stamp changes with what is to be installed: an edited pin or dependency installs again, nothing else does.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | cut -d ' ' -f 1)
 
-.PHONY: help setup demo test test-all lint docs build clean
+.PHONY: help setup demo test test-all lint docs tutorials build clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,4p'
-	@echo "targets: setup demo test test-all lint docs build clean"
+	@echo "targets: setup demo test test-all lint docs tutorials build clean"
 
 setup: $(STAMP)
 
@@ -49,8 +49,18 @@ lint: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
+# Runs every notebook in a copy, so that those with outputs stay as they are committed; an error in a cell fails the target.
+# Without ipywidgets tqdm warns that it cannot draw its bars.
+tutorials: $(STAMP)
+	rm -rf build/tutorials
+	mkdir -p build/tutorials/docs
+	cp -R tutorials build/tutorials/
+	cp -R docs/developer build/tutorials/docs/
+	cd build/tutorials/tutorials && PYTHONWARNINGS='ignore:IProgress not found' \
+		"$(CURDIR)/$(BIN)/jupyter" execute --timeout=600 *.ipynb
+
 build: $(STAMP)
 	$(BIN)/python -m build --outdir dist .
 
 clean:
-	rm -rf demo dist docs/_build docs/api/generated .coverage htmlcov .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build demo dist docs/_build docs/api/generated .coverage htmlcov .mypy_cache .pytest_cache .ruff_cache
