@@ -1,6 +1,7 @@
 # Every target sets up what it needs: a virtual environment in .venv, filled from constraints/.
 #   make demo                     a run on simulated data, results in demo/
 #   make test                     the fast tests (those on real cohorts too where OMICVAE_DATA names them)
+#   make tutorials                runs the notebooks; minutes
 #   make test PYTHON=python3.12   with another interpreter, when .venv does not exist yet
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ STAMP := $(VENV)/.installed-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | 
 .PHONY: help setup demo test test-all lint docs tutorials build clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,4p'
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,5p'
 	@echo "targets: setup demo test test-all lint docs tutorials build clean"
 
 setup: $(STAMP)
@@ -50,7 +51,7 @@ docs: $(STAMP)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 # Runs every notebook in a copy, so that those with outputs stay as they are committed; an error in a cell fails the target.
-# Without ipywidgets tqdm warns that it cannot draw its bars.
+# (jupyter execute comes with myst-nb. Without ipywidgets tqdm warns that it cannot draw its bars.)
 tutorials: $(STAMP)
 	rm -rf build/tutorials
 	mkdir -p build/tutorials/docs
