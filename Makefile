@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP := $(BIN)/python -m pip --disable-pip-version-check --retries 10
 
 # An existing environment decides the Python version, else the interpreter asked for.
 PYTAG := $(shell { $(BIN)/python --version || $(PYTHON) --version; } 2>/dev/null | sed -n 's/^Python \([0-9]*\)\.\([0-9]*\).*/py\1\2/p')
@@ -26,6 +26,7 @@ setup: $(STAMP)
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "omicvae needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
 	@$(if $(CONSTRAINTS),,echo "No constraints file for this Python: installing the newest versions that fit.")
+	@echo "Setting up $(VENV): PyTorch and some hundred packages, a few minutes the first time."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -qq pip==26.3
 	$(PIP) install -qq $(CONSTRAINTS:%=-c %) torch
