@@ -26,7 +26,7 @@ setup: $(STAMP)
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "omicvae needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
 	@$(if $(CONSTRAINTS),,echo "No constraints file for this Python: installing the newest versions that fit.")
-	@echo "Setting up $(VENV): PyTorch and some hundred packages, a few minutes the first time."
+	@echo "Setting up $(VENV): PyTorch and some 190 packages, a few minutes the first time."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -qq pip==26.3
 	$(PIP) install -qq $(CONSTRAINTS:%=-c %) torch
