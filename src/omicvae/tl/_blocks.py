@@ -62,8 +62,9 @@ class Blocks:
         """Blocks in the order of the samples."""
         n_obs = len(self.cohort)
         for start in range(0, n_obs, self.n_rows):
-            step = {"step": start, "steps": n_obs}
-            logger.info("complete: %s, %d of %d samples", self.modality, start, n_obs, extra=step)
+            if n_obs > self.n_rows:
+                step = {"step": start, "steps": n_obs}
+                logger.info("complete: %s, %d of %d samples", self.modality, start, n_obs, extra=step)
             yield self._block(np.arange(start, min(start + self.n_rows, n_obs), dtype=np.intp))
 
     def _block(self, positions: NDArray[np.intp]) -> Block:
