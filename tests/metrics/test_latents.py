@@ -127,7 +127,7 @@ class TestLatentSd:
             own = table[table["modality"] == m]
             assert (own["n_samples"] == len(usable)).all()
             others = [o for o in linear_model.modalities if o != m]
-            for column, given in (("sd_observed", None), ("sd_missing", others)):
+            for column, given in (("sd_observed", None), ("sd_alone", [m]), ("sd_missing", others)):
                 _, variance = linear_model.get_latent_representation(return_dist=True, given=given, indices=usable)
                 expected = np.sqrt(variance[own["dimension"].tolist()].mean())
                 np.testing.assert_allclose(own[column], expected, rtol=1e-4)
@@ -138,6 +138,7 @@ class TestLatentSd:
             table = latent_sd(covae)
         np.testing.assert_allclose(table["sd_missing"], 1, atol=1e-5)
         assert (table["sd_observed"] < 1).all()
+        np.testing.assert_allclose(table["sd_alone"], table["sd_observed"], rtol=1e-5)
 
     def test_correlation_tells_about_a_hidden_assay(self, covae):
         sd = {}
@@ -148,5 +149,5 @@ class TestLatentSd:
 
     def test_without_samples(self, covae):
         table = latent_sd(covae, indices=[])
-        assert len(table) == 6 and table[["sd_observed", "sd_missing"]].isna().all(axis=None)
+        assert len(table) == 6 and table[["sd_observed", "sd_alone", "sd_missing"]].isna().all(axis=None)
         pd.testing.assert_series_equal(table["n_samples"], pd.Series(0, index=table.index, name="n_samples"))

@@ -36,7 +36,7 @@ def decoder_input_correlation(
 
     One latent vector a sample is drawn from the posterior, each decoder's input is read off it, and the canonical
     correlations of the two inputs over samples are averaged. With correlated assays and an honest model it is the
-    correlation of the data's latents (figures 3 and 4 of :cite:t:`caretti2026covae`): conditional on everything
+    correlation of the data's latents (figure 5 of :cite:t:`caretti2026covae`): conditional on everything
     (``given=None``, the papers' *joint* correlation) or on one assay (*conditional*), where the other's latents are
     generated.
 
@@ -142,9 +142,10 @@ def latent_sd(
 ) -> pd.DataFrame:
     """Posterior standard deviation of each dimension that a decoder is given, with its assay and without.
 
-    On the same samples, those that have the assay and another one: from everything measured, and with the assay hidden. A
-    model that knows what it has not seen is less certain in the second case (figure 6 of :cite:t:`caretti2026covae`); where
-    assays share all latents, the two differ only by what one more source adds. In units of the prior: 1 if nothing is known.
+    On the same samples, those that have the assay and another one: from everything measured, from the assay alone, and with
+    the assay hidden. A model that knows what it has not seen is less certain in the last case. Figure 6 of
+    :cite:t:`caretti2026covae` compares, with two assays, the second and the last: where assays share all latents, these
+    differ only by which assay tells more. In units of the prior: 1 if nothing is known.
 
     Parameters
     ----------
@@ -158,7 +159,8 @@ def latent_sd(
     Returns
     -------
     DataFrame with one row a modality and dimension of its decoder's input: ``modality``, ``dimension`` (a latent's name),
-    ``sd_observed`` and ``sd_missing`` (roots of mean posterior variances), ``n_samples``. NaN without such samples.
+    ``sd_observed``, ``sd_alone`` and ``sd_missing`` (roots of mean posterior variances), ``n_samples``. NaN without such
+    samples.
 
     Raises
     ------
@@ -173,12 +175,11 @@ def latent_sd(
     for i, (m, selection) in enumerate(_selections(model).items()):
         present = cohort.present[positions]
         usable = positions[present[:, i] & (present.sum(1) > 1)]
-        total = torch.zeros(2, selection.shape[1], dtype=torch.float64)
+        total = torch.zeros(3, selection.shape[1], dtype=torch.float64)
+        own = torch.arange(len(model.modalities), device=model.module.device) == i
         for batch in model._batches(cohort, usable, batch_size):
             evidence = model.module.encode(batch)
-            hidden = batch.present.clone()
-            hidden[:, i] = False
-            for k, used in enumerate((batch.present, hidden)):
+            for k, used in enumerate((batch.present, batch.present & own, batch.present & ~own)):
                 _, variance = model.module.posterior(evidence, batch, used).project(whitened @ selection)
                 total[k] += variance.double().sum(0).cpu()
         sd = (total / len(usable)).sqrt().numpy() if len(usable) else np.full(total.shape, np.nan)
@@ -188,7 +189,8 @@ def latent_sd(
                     "modality": m,
                     "dimension": [model.latent_names["joint"][k] for k in selection.argmax(0).tolist()],
                     "sd_observed": sd[0],
-                    "sd_missing": sd[1],
+                    "sd_alone": sd[1],
+                    "sd_missing": sd[2],
                     "n_samples": len(usable),
                 }
             )
