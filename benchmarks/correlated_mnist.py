@@ -37,7 +37,7 @@ from digit_pairs import LATENT, NAMES, DigitVAE, Images, images, mnist_folder, p
 import omicvae
 
 COLUMNS = ("data", "size", "rho", "seed", "method", "score", "value", "cpu_seconds")
-PLAN = {"lr": 1e-3, "lr_schedule": "constant", "min_kl_weight": 1.0}
+PLAN = {"lr": 3e-3, "min_kl_weight": 1.0}
 TRUTH = "truth"
 CACHE = Path("build/correlated_mnist")
 
@@ -104,7 +104,7 @@ def trained(recipe: Recipe, mdata, size: Size):
     network = {"network": {"n_hidden": size.n_hidden, "n_layers": 2, "dropout": 0.0}} if recipe.published else {}
     model = recipe.cls(mdata, **recipe.arguments, **network)
     if recipe.published:
-        own = {"batch_size": 256, "plan_kwargs": PLAN, "early_stopping": False, "calibration_size": 0}
+        own = {"batch_size": 128, "plan_kwargs": PLAN, "early_stopping": False, "calibration_size": 0}
         model.train(size.epochs, enable_progress_bar=False, **own)
     elif size.name == "small" and recipe.cls is not omicvae.model.ProbabilisticCCA:
         model.train(2, enable_progress_bar=False)
