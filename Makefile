@@ -2,6 +2,7 @@
 #   make demo                     a run on simulated data, results in demo/
 #   make test                     the fast tests (those on real cohorts too where OMICVAE_DATA names them)
 #   make tutorials                runs the notebooks; minutes
+#   make benchmarks-small         every benchmark at a reduced size, pages in build/benchmarks
 #   make test PYTHON=python3.12   with another interpreter, when .venv does not exist yet
 
 PYTHON ?= python3
@@ -15,11 +16,11 @@ CONSTRAINTS := $(wildcard constraints/$(PYTAG).txt)
 # The name of the stamp changes with what is to be installed: an edited pin or dependency installs again, nothing else does.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | cut -d ' ' -f 1)
 
-.PHONY: help setup demo test test-all lint docs tutorials build clean
+.PHONY: help setup demo test test-all benchmarks-small lint docs tutorials build clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,5p'
-	@echo "targets: setup demo test test-all lint docs tutorials build clean"
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,6p'
+	@echo "targets: setup demo test test-all benchmarks-small lint docs tutorials build clean"
 
 setup: $(STAMP)
 
@@ -42,6 +43,9 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -n 2
+
+benchmarks-small: $(STAMP)
+	$(BIN)/python benchmarks/small.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

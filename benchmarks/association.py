@@ -1,6 +1,6 @@
 """Do tests on partly imputed values keep their level, and what do imputed samples add to their power?
 
-Run: python benchmarks/association.py [--seeds 0 1 2 ...] [--write docs/benchmarks]
+Run: python benchmarks/association.py [--seeds 0 1 2 ...] [--small] [--write docs/benchmarks]
 
 Simulator: two groups of 100 samples; 40 features ``x`` measured in all, 30 features ``y`` in half of the first group and a
 fifth of the second. Both assays share 8 factors (70 % of the variance of ``y``); ``x`` has 4 private ones and noise. The
@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 import scvi
 import torch
+from page_parts import intro, provenance
 from scipy import stats
 
 import omicvae
@@ -129,7 +130,7 @@ def averages(table: pd.DataFrame) -> pd.DataFrame:
     return mean.reset_index()
 
 
-def report(table: pd.DataFrame, folder: Path) -> None:
+def report(table: pd.DataFrame, folder: Path, seconds: float) -> None:
     """Write the table, a figure and a page."""
     import matplotlib.pyplot as plt
 
@@ -161,9 +162,9 @@ def report(table: pd.DataFrame, folder: Path) -> None:
         cells[0] += "" if np.isnan(row["standard error"]) else f" ({row['standard error']:.3f})"
         lines.append(f"| {row['scenario']} | {row['method']} | " + " | ".join(cells) + " |")
     (folder / "association.md").write_text(
-        "# Tests on partly imputed values\n\n```{image} association.png\n```\n\n"
-        + "\n".join(__doc__.strip().splitlines()[2:])
-        + f"\n\n{table['seed'].nunique()} seeds.\n\n"
+        intro(__doc__ or "", "Tests on partly imputed values")
+        + f"\n{provenance(Path(__file__), seconds / 3600, 'wall', table['seed'])}"
+        + "\n```{image} association.png\n```\n\n"
         + "\n".join(lines)
         + "\n"
     )
@@ -173,8 +174,10 @@ def main() -> None:
     """Print the table; write the page if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(16)))
+    parser.add_argument("--small", action="store_true", help="one seed")
     parser.add_argument("--write", type=Path, default=None)
     arguments = parser.parse_args()
+    arguments.seeds = arguments.seeds[:1] if arguments.small else arguments.seeds
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.getLogger("omicvae").setLevel(logging.ERROR)
@@ -183,9 +186,10 @@ def main() -> None:
     rows = [row for scenario in SCENARIOS for seed in arguments.seeds for row in run(scenario, seed)]
     table = pd.DataFrame(rows)
     print(averages(table).round(3).to_string(index=False))
-    print(f"{time.perf_counter() - start:.0f} s")
+    seconds = time.perf_counter() - start
+    print(f"{seconds:.0f} s")
     if arguments.write is not None:
-        report(table, arguments.write)
+        report(table, arguments.write, seconds)
 
 
 if __name__ == "__main__":

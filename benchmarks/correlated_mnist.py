@@ -39,6 +39,7 @@ import omicvae
 COLUMNS = ("data", "size", "rho", "seed", "method", "score", "value", "cpu_seconds")
 PLAN = {"lr": 3e-3, "min_kl_weight": 1.0}
 TRUTH = "truth"
+RHO = (0.05, 0.3, 0.6, 0.9)
 CACHE = Path("build/correlated_mnist")
 
 
@@ -135,7 +136,7 @@ def run(
         scvi.settings.seed = seed
         start = time.process_time()
         if method == TRUTH:
-            found = scores_of_truth(decoders, drawn, size)
+            found = scores_of_truth(decoders, drawn, reader, size, rho)
         else:
             model = trained(RECIPES[method], train, size)
             kept = CACHE / f"{key['data'].replace(' ', '_')}_{size.name}_{rho}_{method.replace(' ', '_')}.npz"
@@ -162,7 +163,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--write", type=Path, default=None)
     arguments = parser.parse_args()
     small = arguments.size == "small"
-    arguments.rho = arguments.rho or ([0.9] if small else [0.05, 0.3, 0.6, 0.9])
+    arguments.rho = arguments.rho or ([0.9] if small else list(RHO))
     arguments.seeds = arguments.seeds if arguments.seeds is not None else [0] if small else [0, 1, 2, 3, 4]
     name = "correlated_mnist_small.csv" if small else "docs/benchmarks/correlated_mnist.csv"
     arguments.out = arguments.out or Path(name)

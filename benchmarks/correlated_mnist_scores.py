@@ -157,18 +157,29 @@ def distance(truth: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> floa
     return float((((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(A + B - 2 * root)) / np.trace(A))
 
 
-def scores_of_truth(decoders: list[DigitVAE], drawn: Pairs, size: Size) -> dict[str, float]:
-    """The same of the latents that the pairs were drawn from; the distance of a fresh sample is chance."""
+def scores_of_truth(decoders: list[DigitVAE], drawn: Pairs, reader, size: Size, rho: float) -> dict[str, float]:
+    """The same of the latents and decoders that drew the pairs; the distance of a fresh sample is chance."""
     z = {m: drawn.latents[m][size.n_train :] for m in NAMES}
     correlation = float(canonical_correlations(*(torch.tensor(z[m]) for m in NAMES)).mean())
-    rho = float(np.mean(drawn.latents[NAMES[0]] * drawn.latents[NAMES[1]]))
-    train, test = (
-        {m: s[part] for m, s in drawn.signals.items()} for part in (slice(size.n_test), slice(size.n_train, None))
+    fresh, test = (
+        {m: signal[part] for m, signal in drawn.signals.items()}
+        for part in (slice(size.n_test), slice(size.n_train, None))
     )
+    error, right = [], []
+    rng = np.random.default_rng(0)
+    for target, source, decoder in zip(NAMES, reversed(NAMES), decoders, strict=True):
+        at = [int(name.rpartition("_")[2]) for name in drawn.mdata[target].var_names]
+        noise = rng.standard_normal((IMAGE_DRAWS, *z[source].shape))
+        pictures = np.stack([decoder(rho * z[source] + np.sqrt(1 - rho**2) * e) for e in noise])
+        truth = drawn.pictures[target][size.n_train :]
+        error.append(((pictures.mean(0) - truth)[:, at] ** 2).mean() / truth[:, at].var(0).mean())
+        right.append((reader.predict(pictures[0]) == reader.predict(truth)).mean())
     return {
         "joint correlation": correlation,
         "conditional correlation": correlation,
-        "sd missing": float(np.sqrt(max(0.0, 1 - rho**2))),
-        "distance prior": distance(test, train),
+        "sd missing": float(np.sqrt(1 - rho**2)),
+        "error missing": float(np.mean(error)),
+        "digit missing": float(np.mean(right)),
+        "distance prior": distance(test, fresh),
         "prior dimensions": 2 * LATENT / (1 + rho**2),
     }

@@ -1,6 +1,6 @@
 """Does CoVAE recover the correlation between assays, and what does that do to likelihood and intervals?
 
-Run: python benchmarks/correlation.py [--rho .05 .3 .6 .9] [--seeds 0] [--write docs/benchmarks]
+Run: python benchmarks/correlation.py [--rho .05 .3 .6 .9] [--seeds 0] [--small] [--write docs/benchmarks]
 
 Simulator: two modalities, 10 + 10 latents with correlation rho dimension by dimension, 100 + 100 features through random
 two-layer networks, noise sd .3, 5000 training samples (a tenth of them to stop on) and 2000 test samples. Rows of one
@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 import scvi
 import torch
+from page_parts import intro, provenance
 
 import omicvae
 from omicvae.stats.canonical import canonical_correlations
@@ -43,11 +44,13 @@ def measured(z: np.ndarray) -> float:
     return float(canonical_correlations(z[:, :LATENT], z[:, LATENT:]).mean())
 
 
-def fit_and_score(simulation: omicvae.datasets.Simulation, rho: float, mode: str, seed: int) -> dict[str, float | str]:
+def fit_and_score(
+    simulation: omicvae.datasets.Simulation, n_train: int, rho: float, mode: str, seed: int
+) -> dict[str, float | str]:
     """One row of the table."""
     mdata, truth = simulation.mdata, simulation.truth
-    test = np.arange(N_TRAIN, N_TRAIN + N_TEST)
-    split = [np.arange(int(0.9 * N_TRAIN)), np.arange(int(0.9 * N_TRAIN), N_TRAIN), test]
+    test = np.arange(n_train, mdata.n_obs)
+    split = [np.arange(int(0.9 * n_train)), np.arange(int(0.9 * n_train), n_train), test]
     scvi.settings.seed = seed
     omicvae.model.CoVAE.setup_mudata(mdata, likelihoods=dict.fromkeys(NAMES, "normal"))
     model = omicvae.model.CoVAE(mdata, n_latent=LATENT, **MODES[mode])
@@ -107,11 +110,9 @@ def report(table: pd.DataFrame, folder: Path) -> None:
     rows = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     rows += ["| " + " | ".join(v if isinstance(v, str) else f"{v:.3f}" for v in r) + " |" for r in mean[columns].values]
     (folder / "correlation.md").write_text(
-        "# Correlation between assays\n\n```{image} correlation.png\n```\n\n"
-        + "\n".join(__doc__.strip().splitlines()[2:])
-        .replace("Run: ", "Written by `", 1)
-        .replace("benchmarks]\n", "benchmarks]`.\n", 1)
-        + f"\n\nMean of seeds {sorted(table['seed'].unique().tolist())}.\n\n"
+        intro(__doc__ or "", "Correlation between assays")
+        + f"\n{provenance(Path(__file__), table['seconds'].sum() / 3600, 'wall', table['seed'])}"
+        + "\n```{image} correlation.png\n```\n\nMeans over seeds.\n\n"
         + "\n".join(rows)
         + "\n"
     )
@@ -122,8 +123,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rho", type=float, nargs="+", default=[0.05, 0.3, 0.6, 0.9])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--small", action="store_true", help="one correlation and seed, 300 + 150 samples, 20 features")
     parser.add_argument("--write", type=Path, default=None)
     arguments = parser.parse_args()
+    n_train, n_test, n_vars = (300, 150, 20) if arguments.small else (N_TRAIN, N_TEST, FEATURES)
+    if arguments.small:
+        arguments.rho, arguments.seeds = arguments.rho[-1:], arguments.seeds[:1]
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -131,10 +136,10 @@ def main() -> None:
     for seed in arguments.seeds:
         for rho in arguments.rho:
             simulation = omicvae.datasets.correlated_gaussian(
-                N_TRAIN + N_TEST, modalities=NAMES, n_latent=LATENT, n_vars=FEATURES, rho=rho, noise=NOISE, seed=seed
+                n_train + n_test, modalities=NAMES, n_latent=LATENT, n_vars=n_vars, rho=rho, noise=NOISE, seed=seed
             )
             for mode in MODES:
-                rows.append(fit_and_score(simulation, rho, mode, seed))
+                rows.append(fit_and_score(simulation, n_train, rho, mode, seed))
                 print(pd.DataFrame(rows[-1:]).round(3).to_string(index=False, header=len(rows) == 1), flush=True)
     if arguments.write is not None:
         report(pd.DataFrame(rows), arguments.write)

@@ -356,9 +356,13 @@ def main() -> None:
         "--methods", nargs="+", default=[MARGINAL, *LINEAR, "ProbabilisticCCA", "CoVAE closed form", "CoVAE"]
     )
     parser.add_argument("--epochs", type=int, default=None, help="of networks, instead of the default")
+    parser.add_argument("--small", action="store_true", help="one cohort and seed, four methods, networks for 2 epochs")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/imputation.csv"))
     parser.add_argument("--write", type=Path, default=None)
     arguments = parser.parse_args()
+    if arguments.small:
+        arguments.tasks, arguments.seeds, arguments.epochs = ["breast_tcga"], [0], 2
+        arguments.methods = ["mean", "ridge", "CoVAE closed form", "CoVAE"]
     warnings.filterwarnings("ignore")
     for name in ("omicvae", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from page_parts import provenance
 
 LINEAR = ("ridge", "ridge per feature", "PCA + ridge", "PLS", "ProbabilisticCCA")
 OURS = "CoVAE"
@@ -215,10 +216,12 @@ def write_page(table: pd.DataFrame, folder: Path) -> None:
         verdict += " It does not beat the distribution of training values, and predicts nothing, on: "
         verdict += "; ".join(f"{t}, {d}" for t, d in blind[["task", "direction"]].to_numpy()) + "."
     seeds = table[table["method"] == OURS].groupby("task", sort=False)["seed"].nunique()
+    hours = table.groupby(["task", "seed", "method"])["seconds"].max().sum() / 3600
     page = [
         INTRODUCTION,
         "Seeds of each task: " + ", ".join(f"{task} {n}" for task, n in seeds.items()) + ".\n",
         "Commits that CoVAE's rows are from: " + versions(table) + ".\n",
+        provenance(Path(__file__).with_name("imputation.py"), hours, "wall"),
         "## CRPS\n",
         f"{verdict} `gain` is relative to the best of {', '.join(LINEAR)} that was run on all seeds; `lower in` counts seeds.\n",
         markdown(scores, {"gain": 3}),

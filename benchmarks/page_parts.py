@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -21,8 +22,8 @@ def intro(docstring: str, title: str) -> str:
     return f"# {title}\n\nWritten by `{command}`.\n\n{text}\n"
 
 
-def provenance(script: Path, cpu_hours: float) -> str:
-    """Machine, date, versions and processor time."""
+def provenance(script: Path, hours: float, clock: str = "processor", seeds: Iterable[int] | None = None) -> str:
+    """Machine, date, versions and time, wall or processor time; seeds where the page does not name them elsewhere."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -32,7 +33,9 @@ def provenance(script: Path, cpu_hours: float) -> str:
     today = datetime.date.today().isoformat()
     return (
         f"Page written on {today} by `{script.name}`; {versions}; Python {platform.python_version()}; one thread of "
-        f"{model}; {cpu_hours:.2f} hours of processor time for what is in the CSV.\n"
+        f"{model}; {hours:.2f} hours of {clock} time for what is in the CSV"
+        + ("" if seeds is None else f"; seeds {', '.join(map(str, sorted(set(seeds))))}")
+        + ".\n"
     )
 
 

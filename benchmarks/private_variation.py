@@ -1,7 +1,7 @@
 """Is shared signal found under strong private variation?
 
 Run: python benchmarks/private_variation.py [--private 20 100 500 1000] [--seeds 0 1 2 3 4] [--methods ...]
-     [--variants paper rotated even] [--n-obs 1000]
+     [--variants paper rotated even] [--n-obs 1000] [--small]
      [--out docs/benchmarks/private_variation.csv] [--write docs/benchmarks]
 
 Data: section 4.1 of the MMVAE++ paper (`omicvae.datasets.gp_features`). Two modalities of 1000 samples; 10 features of each
@@ -30,6 +30,7 @@ import pandas as pd
 import scvi
 import torch
 from mudata import MuData
+from page_parts import intro, provenance
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import train_test_split
@@ -170,12 +171,10 @@ def write_page(table: pd.DataFrame, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "private_variation.png", dpi=150)
     plt.close(figure)
-    text = "\n".join(__doc__.strip().splitlines()[2:])
-    text = text.replace(
-        "Run: python benchmarks/private_variation.py", "Written by `python benchmarks/private_variation.py", 1
-    )
-    text = text.replace("[--write docs/benchmarks]", "[--write docs/benchmarks]`", 1).replace("\n     [", " [")
-    page = f"# Shared signal under private variation\n\n{text}\n\n```{{image}} private_variation.png\n```\n"
+    fits = table.drop_duplicates([*COLUMNS[:6]])
+    page = intro(__doc__ or "", "Shared signal under private variation")
+    page += f"\n{provenance(Path(__file__), fits['cpu_seconds'].sum() / 3600, seeds=table['seed'])}"
+    page += "\n```{image} private_variation.png\n```\n"
     page += "\nWhat is not in a table has not been run. Ridge and trees are told which features are shared and fitted to these alone. The grey line is the ceiling.\n"
     (folder / "private_variation.md").write_text(page + "\n".join(lines) + "\n")
 
@@ -189,9 +188,12 @@ def main() -> None:
     parser.add_argument("--n-obs", type=int, nargs="+", default=[1000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--methods", nargs="+", default=[*REGRESSIONS, *MODELS])
+    parser.add_argument("--small", action="store_true", help="one data set of 200 samples")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/private_variation.csv"))
     parser.add_argument("--write", type=Path, default=None)
     arguments = parser.parse_args()
+    if arguments.small:
+        arguments.private, arguments.designs, arguments.n_obs, arguments.seeds = [20], ["2+2+2"], [200], [0]
     warnings.simplefilter("ignore")
     for name in ("omicvae", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)

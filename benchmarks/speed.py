@@ -1,6 +1,6 @@
 """How long training takes: beside a bare loop over the same module, beside other programs, and as data grow.
 
-Run: python benchmarks/speed.py [--parts floor profile multivi mofa scaling gpu] [--epochs 10] [--mofa-python PATH]
+Run: python benchmarks/speed.py [--parts floor profile multivi mofa scaling gpu] [--epochs 10] [--mofa-python PATH] [--small]
      [--out docs/benchmarks/speed.csv] [--write docs/benchmarks]
 
 One process on one thread. What is compared alternates epoch by epoch (other programs: a few epochs at a time), and ratios
@@ -63,9 +63,9 @@ def row(part: str, model: str, setting: str, batch: int, pairs: np.ndarray, step
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def floor(epochs: int, known: Known) -> Rows:
-    """``train()`` and the pass-by-pass loop beside the bare loop."""
-    for sizes, batch, name in product(SIZES, BATCHES, speed_floor.MODELS):
+def floor(n_settings: int, epochs: int, known: Known) -> Rows:
+    """``train()`` and the pass-by-pass loop beside the bare loop, at the first so many sizes and batches."""
+    for sizes, batch, name in product(SIZES[:n_settings], BATCHES[:n_settings], speed_floor.MODELS):
         setting = f"{sizes[0]}+{sizes[1]}"
         if ("floor", name, setting, batch) in known:
             continue
@@ -182,15 +182,18 @@ def main() -> None:
     parser.add_argument("--parts", nargs="*", default=["floor", "profile", "multivi", "mofa", "scaling", "gpu"])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--mofa-python", type=Path)
+    parser.add_argument("--small", action="store_true", help="train() and the bare loop at one size, a few epochs")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/speed.csv"))
     parser.add_argument("--write", type=Path, default=Path("docs/benchmarks"))
     arguments = parser.parse_args()
+    if arguments.small:
+        arguments.parts, arguments.epochs = ["floor"], 4
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.ERROR)
     measure = {
-        "floor": floor,
+        "floor": partial(floor, 1 if arguments.small else len(SIZES)),
         "profile": profile,
         "multivi": multivi,
         "mofa": partial(mofa, arguments.mofa_python),
