@@ -103,7 +103,7 @@ def curves(table: pd.DataFrame, path: Path) -> None:
             for method, part in rows.groupby("method", sort=False):
                 mean = part.groupby("rho")["value"].mean()
                 if method == TRUTH:
-                    axis.plot(mean.index, mean, color="black", lw=1, ls="--", label="truth", zorder=3)
+                    axis.plot(mean.index, mean, "x--", color="black", lw=1, markersize=5, label="truth", zorder=3)
                 else:
                     style = (
                         {"color": COLOURS[method], "zorder": 2} if method in COLOURS else {"color": "0.8", "zorder": 1}
@@ -111,7 +111,7 @@ def curves(table: pd.DataFrame, path: Path) -> None:
                     axis.plot(
                         mean.index, mean, "o-", markersize=4, **style, label=method if method in COLOURS else None
                     )
-            axis.set(xlabel="correlation of the data's latents", ylabel=score)
+            axis.set(xlabel="correlation of the data's latents", ylabel=score, xlim=(0, 1))
             axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].plot([], [], "o-", color="0.8", markersize=4, label="other models")
     handles, names = axes[0, 0].get_legend_handles_labels()
