@@ -211,7 +211,10 @@ def marginal_scores(target: Scale, split, groups) -> dict:
     train, test = split
     truth, known = target.values[test], target.values[train]
     start = time.perf_counter()
-    draws = np.nanquantile(known, (np.arange(DRAWS) + 0.5) / DRAWS, axis=0).astype(np.float32)
+    rng, draws = np.random.default_rng(0), np.empty((DRAWS, known.shape[1]), np.float32)
+    for j in range(known.shape[1]):
+        column = known[:, j]
+        draws[:, j] = rng.choice(column[~np.isnan(column)], DRAWS)
     crps = np.concatenate(
         [
             crps_sample(part, np.repeat(draws[:, None], len(part), 1))
