@@ -216,10 +216,11 @@ def write_page(table: pd.DataFrame, folder: Path) -> None:
         + "; ".join(f"{t}, {d} ({-100 * g:.1f} % worse)" for t, d, g in lost[["task", "direction", "gain"]].to_numpy())
         + ". On every other direction CoVAE has the lowest CRPS."
     )
-    blind = scores[scores["training values"] < scores["CoVAE"]]
+    blind = scores[scores["training values"] < 1.01 * scores["CoVAE"]]
     if len(blind):
-        verdict += " It does not beat the distribution of training values, and predicts nothing, on: "
-        verdict += "; ".join(f"{t}, {d}" for t, d in blind[["task", "direction"]].to_numpy()) + "."
+        verdict += " Hardly anything is predicted, CRPS being within 1 % of that of training values or above it, on: "
+        verdict += "; ".join(f"{t}, {d}" for t, d in blind[["task", "direction"]].to_numpy())
+        verdict += ". What is gained there over Gaussian methods is the form of the distribution."
     seeds = table[table["method"] == OURS].groupby("task", sort=False)["seed"].nunique()
     hours = table.groupby(["task", "seed", "method"])["seconds"].max().sum() / 3600
     page = [
