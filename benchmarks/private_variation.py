@@ -155,8 +155,11 @@ def write_page(table: pd.DataFrame, folder: Path) -> None:
         lines += ["|" + " --- |" * (wide.shape[1] + 2)]
         for method, row in wide.iterrows():
             cells = ["" if np.isnan(v) else f"{v:.3f}" for v in row]
-            seconds = part[part["method"] == method]["cpu_seconds"].mean()
-            lines += [f"| {method} | " + " | ".join(cells) + f" | {seconds:.0f} |"]
+            own = part[part["method"] == method]
+            seeds = own.groupby("private")["seed"].nunique()
+            fewer = ", ".join(f"{seeds[q]} at {q}" for q in seeds.index if seeds[q] < counts.get(q, 0))
+            name = f"{method} (seeds: {fewer})" if fewer else method
+            lines += [f"| {name} | " + " | ".join(cells) + f" | {own['cpu_seconds'].mean():.0f} |"]
     paper = table[(table["variant"] == "paper") & (table["n_obs"] == 1000)]
     figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.4), sharey=True, layout="constrained")
     for axis, target in zip(axes, NAMES, strict=True):
