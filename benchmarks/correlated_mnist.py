@@ -22,18 +22,16 @@ ProbabilisticCCA are what the package does by itself, with learned noise. What i
 from __future__ import annotations
 
 import argparse
-import logging
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import scvi
-import torch
 from correlated_mnist_scores import scores_of_model, scores_of_truth
 from digit_pairs import LATENT, NAMES, DigitVAE, Images, images, mnist_folder, pairs, read_digits, train_decoder
+from resumable import begin
 
 import omicvae
 
@@ -177,13 +175,7 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     """Run what is not in the CSV yet; write the page if asked."""
     arguments = parsed()
-    warnings.simplefilter("ignore")
-    for name in ("omicvae", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    done = set()
-    if arguments.out.exists():
-        done = set(pd.read_csv(arguments.out)[list(COLUMNS[:5])].itertuples(index=False, name=None))
+    done = begin(arguments.out, COLUMNS[:5])
     folder = None if arguments.size == "small" and arguments.mnist is None else mnist_folder(arguments.mnist)
     data = images(folder, arguments.size == "full")
     hidden = SIZES[arguments.size].decoder_hidden

@@ -20,11 +20,9 @@ largest in the cohort; ``auroc`` of a count being above 0, mean over features, w
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import subprocess
 import time
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +30,8 @@ import mudata
 import numpy as np
 import pandas as pd
 import scvi
-import torch
 from mudata import MuData
+from resumable import begin
 from sklearn.model_selection import train_test_split
 
 import omicvae
@@ -366,14 +364,7 @@ def main() -> None:
     if arguments.small:
         arguments.tasks, arguments.seeds, arguments.epochs = ["breast_tcga"], [0], 2
         arguments.methods = ["mean", "ridge", "CoVAE closed form", "CoVAE"]
-    warnings.filterwarnings("ignore")
-    for name in ("omicvae", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    done = set()
-    if arguments.out.exists():
-        table = pd.read_csv(arguments.out)
-        done = set(table[["task", "seed", "method", "sources", "target"]].itertuples(index=False, name=None))
+    done = begin(arguments.out, ["task", "seed", "method", "sources", "target"])
     for seed in arguments.seeds:
         for task in arguments.tasks:
             run(task, seed, arguments.methods, done, arguments.epochs, arguments.out)

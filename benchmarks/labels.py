@@ -12,10 +12,8 @@ one another. What is in the CSV already is not run again. Data: the folder named
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import scvi
-import torch
 from label_tasks import Task, dense, tasks
 from mudata import MuData
+from resumable import begin
 from sklearn.decomposition import PCA
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.impute import SimpleImputer
@@ -247,13 +245,8 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=None)
     arguments = parser.parse_args()
     arguments.out = arguments.out or Path("labels_small.csv" if arguments.small else "docs/benchmarks/labels.csv")
-    warnings.simplefilter("ignore")
-    for name in ("omicvae", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    done, folder = set(), Path(os.environ["OMICVAE_DATA"])
-    if arguments.out.exists():
-        done = set(pd.read_csv(arguments.out)[["task", "setting", "seed", "method"]].itertuples(index=False, name=None))
+    done = begin(arguments.out, ["task", "setting", "seed", "method"])
+    folder = Path(os.environ["OMICVAE_DATA"])
     for seed in arguments.seeds[:1] if arguments.small else arguments.seeds:
         for task in tasks(folder, arguments.small):
             if arguments.tasks is None or task.name.split(",")[0] in arguments.tasks:

@@ -14,10 +14,8 @@ What is in the CSV already is not run again.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from itertools import permutations
 from pathlib import Path
@@ -31,6 +29,7 @@ import scipy.sparse as sp
 import scvi
 import torch
 from mudata import MuData
+from resumable import begin
 from scipy.stats import rankdata
 from sklearn.decomposition import PCA
 from sklearn.ensemble import ExtraTreesRegressor
@@ -259,14 +258,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.epochs = arguments.epochs or (3 if arguments.small else 200)
     arguments.out = arguments.out or Path("pancancer_small.csv" if arguments.small else "docs/benchmarks/pancancer.csv")
-    warnings.simplefilter("ignore")
-    for name in ("omicvae", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    done = set()
-    if arguments.out.exists():
-        table = pd.read_csv(arguments.out)
-        done = set(table[["data", "epochs", "seed", "method"]].itertuples(index=False, name=None))
+    done = begin(arguments.out, ["data", "epochs", "seed", "method"])
     mdata, what = cohort(Path(os.environ["OMICVAE_DATA"]))
     for seed in arguments.seeds[:1] if arguments.small else arguments.seeds:
         run(mdata, what, seed, arguments, done)

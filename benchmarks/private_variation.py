@@ -19,18 +19,16 @@ samples; at best 1 / (1 + noise^2) = .978. ``passed`` counts features that the s
 from __future__ import annotations
 
 import argparse
-import logging
 import time
-import warnings
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import scvi
-import torch
 from mudata import MuData
 from page_parts import intro, provenance
+from resumable import begin
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import train_test_split
@@ -197,14 +195,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.small:
         arguments.private, arguments.designs, arguments.n_obs, arguments.seeds = [20], ["2+2+2"], [200], [0]
-    warnings.simplefilter("ignore")
-    for name in ("omicvae", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    done = set()
-    if arguments.out.exists():
-        table = pd.read_csv(arguments.out)
-        done = set(table[list(COLUMNS[:6])].itertuples(index=False, name=None))
+    done = begin(arguments.out, COLUMNS[:6])
     for seed in arguments.seeds:
         for n_obs in arguments.n_obs:
             for variant, design, private in product(arguments.variants, arguments.designs, arguments.private):

@@ -37,29 +37,6 @@ def shards(tmp_path: Path) -> MuData:
     return opened
 
 
-@pytest.mark.parametrize("cls", [omicvae.model.CoVAE, omicvae.model.MMVAEPlusPlus])
-def test_a_zarr_store_trains_as_data_in_memory(tmp_path: Path, cls: type) -> None:
-    """Bit for bit: same history, latents and imputations of what :func:`open_zarr` gives."""
-    mdata = cohort(80)
-    mdata.write_zarr(tmp_path / "m.zarr")
-    found = []
-    for source in (mdata, open_zarr(tmp_path / "m.zarr")):
-        scvi.settings.seed = 5
-        cls.setup_mudata(source)
-        model = cls(source)
-        model.train(max_epochs=2, batch_size=32, **QUIET)
-        scvi.settings.seed = 6
-        history = {name: frame.to_numpy(dtype=float) for name, frame in model.history.items()}
-        found.append((history, model.get_latent_representation(return_numpy=True), model.impute("rna")))
-    (history, latents, imputed), (other_history, other_latents, other_imputed) = found
-    assert history.keys() == other_history.keys()
-    for name, values in history.items():
-        np.testing.assert_array_equal(other_history[name], values, err_msg=name)
-    np.testing.assert_array_equal(other_latents, latents)
-    np.testing.assert_array_equal(other_imputed.X, imputed.X)
-    np.testing.assert_array_equal(other_imputed.layers["upper"], imputed.layers["upper"])
-
-
 def test_patterns_are_divided_alike_and_by_whole_shards(shards: MuData) -> None:
     """Every part has the share of every pattern that is asked for, up to a sample; few shards are cut in two."""
     scvi.settings.seed = 0
@@ -147,6 +124,13 @@ def test_without_a_datamodule_a_word_is_said(shards: MuData, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING, logger="omicvae"):
         model.train(1, calibration_size=0.0, **QUIET)
     assert "pass datamodule=omicvae.data.ShardSplitter(mdata)" in caplog.text
+
+
+def test_something_that_is_no_datamodule_is_refused(shards: MuData) -> None:
+    for cls in (omicvae.model.CoVAE, omicvae.model.ProbabilisticCCA):
+        cls.setup_mudata(shards)
+        with pytest.raises(TypeError, match="datamodule must be an omicvae.data.ShardSplitter"):
+            cls(shards).train(datamodule=object(), enable_progress_bar=False)
 
 
 def test_a_datamodule_of_other_data_is_refused(shards: MuData) -> None:

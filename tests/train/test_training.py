@@ -81,26 +81,29 @@ def test_same_seed_repeats_exactly_and_another_does_not():
 @pytest.mark.parametrize("cls", [omicvae.model.CoVAE, omicvae.model.MMVAEPlusPlus, omicvae.model.MVAE])
 @pytest.mark.parametrize("storage", [np.asarray, sparse.csr_matrix])
 def test_data_on_disk_train_as_data_in_memory(tmp_path, cls, storage):
-    """Bit for bit: same history, latents and imputations of a backed MuData."""
+    """Bit for bit: same history, latents and imputations of a backed MuData and of a zarr store that was opened."""
     mdata = cohort(n_obs=80)
     for adata in mdata.mod.values():
         adata.X = storage(adata.X)
     mdata.write_h5mu(tmp_path / "m.h5mu")
+    mdata.write_zarr(tmp_path / "m.zarr")
     found = []
-    for source in (mdata, mudata.read_h5mu(tmp_path / "m.h5mu", backed="r")):
+    backed = mudata.read_h5mu(tmp_path / "m.h5mu", backed="r"), omicvae.data.open_zarr(tmp_path / "m.zarr")
+    for source in (mdata, *backed):
         scvi.settings.seed = 5
         model = build(source, cls)
         model.train(max_epochs=2, batch_size=32, **QUIET)
         history = {k: v.to_numpy(dtype=float) for k, v in model.history.items()}
         scvi.settings.seed = 6
         found.append((history, model.get_latent_representation(return_numpy=True), model.impute("rna")))
-    (history, latents, imputed), (other_history, other_latents, other_imputed) = found
-    assert history.keys() == other_history.keys()
-    for name, values in history.items():
-        np.testing.assert_array_equal(other_history[name], values, err_msg=name)
-    np.testing.assert_array_equal(other_latents, latents)
-    np.testing.assert_array_equal(other_imputed.X, imputed.X)
-    np.testing.assert_array_equal(other_imputed.layers["upper"], imputed.layers["upper"])
+    (history, latents, imputed), *others = found
+    for other_history, other_latents, other_imputed in others:
+        assert history.keys() == other_history.keys()
+        for name, values in history.items():
+            np.testing.assert_array_equal(other_history[name], values, err_msg=name)
+        np.testing.assert_array_equal(other_latents, latents)
+        np.testing.assert_array_equal(other_imputed.X, imputed.X)
+        np.testing.assert_array_equal(other_imputed.layers["upper"], imputed.layers["upper"])
 
 
 def test_weights_of_the_best_epoch_are_kept():

@@ -26,15 +26,15 @@ def replacing(target: Path) -> Iterator[Path]:
     try:
         yield folder / target.name
         if target.is_dir():
-            _exchange(folder / target.name, target, folder / "old")
+            exchange(folder / target.name, target, folder / "old")
         else:
             os.replace(folder / target.name, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _exchange(new: Path, target: Path, old: Path) -> None:
-    """Folders cannot be replaced in one step, unlike files."""
+def exchange(new: Path, target: Path, old: Path) -> None:
+    """Put a folder in the place of another, which becomes ``old``; folders cannot be replaced in one step, unlike files."""
     os.replace(target, old)
     try:
         os.replace(new, target)

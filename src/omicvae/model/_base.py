@@ -128,25 +128,23 @@ class MultimodalModel(RegisteredModel):
         """
         if max_epochs is not None:
             max_epochs = whole_number("max_epochs", max_epochs)
-        if datamodule is not None:
-            batch_size = datamodule.batch_size
-        elif batch_size != "auto":
-            batch_size = whole_number("batch_size", batch_size)
-        splitter = datamodule or self._splitter(
-            batch_size,
-            train_size=train_size,
-            validation_size=validation_size,
-            calibration_size=self._calibration_share(calibration_size),
-            shuffle_set_split=shuffle_set_split,
-            **(datasplitter_kwargs or {}),
-        )
-        budget = training_budget(splitter.n_train, None if batch_size == "auto" else int(batch_size))
-        epochs = max_epochs or max(1, round(self._share_of_epochs * budget.max_epochs))
-        with_validation = splitter.n_val > 0
         processes = n_processes(
             trainer_kwargs.get("strategy"), accelerator, devices, trainer_kwargs.get("num_nodes", 1)
         )
-        self._check_datamodule(datamodule, processes)
+        if datamodule is None:
+            splitter = self._splitter(
+                batch_size,
+                train_size=train_size,
+                validation_size=validation_size,
+                calibration_size=self._calibration_share(calibration_size),
+                shuffle_set_split=shuffle_set_split,
+                **(datasplitter_kwargs or {}),
+            )
+        else:
+            splitter = self._checked_datamodule(datamodule, processes)
+        budget = training_budget(splitter.n_train, splitter.batch_size)
+        epochs = max_epochs or max(1, round(self._share_of_epochs * budget.max_epochs))
+        with_validation = splitter.n_val > 0
         total_steps = epochs * math.ceil(len(splitter.train_dataloader()) / processes)
         plan = MosaicPlan(self.module, **{"total_steps": total_steps, "lr": budget.lr, **(plan_kwargs or {})})
         keeper = BestWeights()
@@ -193,14 +191,20 @@ class MultimodalModel(RegisteredModel):
     _by_gradient = True
     _share_of_epochs = 1.0  # of the default budget
 
-    def _check_datamodule(self, datamodule: PatternSplitter | None, processes: int) -> None:
-        if datamodule is not None and getattr(datamodule, "adata_manager", None) is not self.adata_manager:
+    def _checked_datamodule(self, datamodule: PatternSplitter, processes: int) -> PatternSplitter:
+        if not isinstance(datamodule, PatternSplitter):
+            raise TypeError(
+                "datamodule must be an omicvae.data.ShardSplitter or a PatternSplitter, which say how many samples there are and "
+                f"which are held out, got {type(datamodule).__name__}"
+            )
+        if datamodule.adata_manager is not self.adata_manager:
             raise ValueError(
                 f"the {type(datamodule).__name__} reads another MuData than the model, or another registration of it: make it "
                 "from the MuData that the model was made of, with no setup_mudata in between"
             )
         if isinstance(datamodule, ShardSplitter) and processes > 1:
             raise ValueError(f"shards are read by one process, not {processes}: train with devices=1")
+        return datamodule
 
     def _checkpoints(
         self,
@@ -252,9 +256,8 @@ class MultimodalModel(RegisteredModel):
             )
         self._own_cohort()
         splitter = PatternSplitter(manager, **kwargs)
-        splitter.batch_size = training_budget(
-            splitter.n_train, None if batch_size == "auto" else int(batch_size)
-        ).batch_size
+        asked = None if batch_size == "auto" else whole_number("batch_size", batch_size)
+        splitter.batch_size = training_budget(splitter.n_train, asked).batch_size
         return splitter
 
     def _before_fit(self, splitter: PatternSplitter) -> None:

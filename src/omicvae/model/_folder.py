@@ -16,6 +16,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from omicvae.data._target import exchange
 from omicvae.train._record_file import UNREADABLE, plain_arrays
 
 FORMAT = 1
@@ -45,23 +46,18 @@ def replacing(target: Path) -> Iterator[Path]:
     folder.mkdir()
     try:
         yield folder
-        _exchange(folder, target)
+        _take_place(folder, target)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _exchange(folder: Path, target: Path) -> None:
+def _take_place(folder: Path, target: Path) -> None:
     if not target.exists():
         os.replace(folder, target)
         return
     old = folder.with_name(f"{folder.name}-old")
-    os.replace(target, old)
-    try:
-        os.replace(folder, target)
-    except BaseException:
-        os.replace(old, target)
-        raise
+    exchange(folder, target, old)
     for file in old.iterdir():
         if file.name not in (STATE, ARRAYS, DATA, CHECKSUMS):
             os.replace(file, target / file.name)

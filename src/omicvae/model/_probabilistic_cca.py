@@ -133,13 +133,17 @@ class ProbabilisticCCA(Model):
         _check_known(of_gradient_training)
         asked = of_gradient_training.get("max_epochs") if max_iter is None else max_iter
         self._max_iter = None if asked is None else whole_number("max_iter", asked)
-        splitter = of_gradient_training.get("datamodule") or self._splitter(
-            "auto",
-            train_size=train_size,
-            validation_size=validation_size,
-            shuffle_set_split=shuffle_set_split,
-            **(datasplitter_kwargs or {}),
-        )
+        datamodule = of_gradient_training.get("datamodule")
+        if datamodule is None:
+            splitter = self._splitter(
+                "auto",
+                train_size=train_size,
+                validation_size=validation_size,
+                shuffle_set_split=shuffle_set_split,
+                **(datasplitter_kwargs or {}),
+            )
+        else:
+            splitter = self._checked_datamodule(datamodule, processes=1)
         self.calibration_indices = splitter.calibration_idx
         self._before_fit(splitter)
         self._finish_without_gradient(splitter)

@@ -40,10 +40,10 @@ class Turned(nn.Module):
         for buffer in (self.into, self.back, self.weight):
             buffer.zero_()
         if directions is not None:
-            k = min(len(directions.score), len(self.weight))
-            self.into[:, :k] = torch.from_numpy(directions.into[:, :k])
-            self.back[:k] = torch.from_numpy(directions.back[:k])
-            weight = torch.from_numpy(directions.score[:k]).sqrt()
+            k = len(directions.score)
+            self.into[:, :k] = torch.from_numpy(directions.into)
+            self.back[:k] = torch.from_numpy(directions.back)
+            weight = torch.from_numpy(directions.score).sqrt()
             self.weight[:k] = weight / weight.square().mean().sqrt()
         _count(self)
 

@@ -17,9 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics.pairwise import euclidean_distances
 
 from omicvae.stats.baselines._ridge import RidgeFit, Spectrum, of_inner_products
 from omicvae.stats.components import Array, Block, Float32, covariate_effects, principal_components, residual
+from omicvae.stats.kernels import MixedKernel
 from omicvae.stats.screening import LEAST_ROWS, Screen
 
 PENALTIES = np.logspace(-3, 4, 15)
@@ -109,8 +111,10 @@ def shared_directions(
     by_feature = [_gated(a, s) for a, s in zip(assays, screens, strict=True)]
     readings, found = [_Reading(a.values, a.new) for a in assays], nothing
     for turn in range(ROUNDS):
-        kernel = _linear if turn == 0 else _gaussian
-        spectra = {(s, t): of_inner_products(kernel(readings[s].values[at])) for (s, t), (at, _) in pairs.items()}
+        inputs = {pair: readings[pair[0]].values[at] for pair, (at, _) in pairs.items()}
+        spectra = {
+            pair: _spectrum(x, _gaussian(x) if turn else MixedKernel(nonlinear=0.0)) for pair, x in inputs.items()
+        }
         found = [
             _directions(assays, spectra, pairs, m, rng, honest=turn == 0) if can_turn[m] else None
             for m in range(len(blocks))
@@ -161,20 +165,14 @@ def _along(assay: _Assay, directions: Directions | None, otherwise: _Reading) ->
     return _Reading(assay.values @ weighted, assay.new @ weighted)
 
 
-def _linear(inputs: NDArray[np.floating], others: NDArray[np.floating] | None = None) -> Array:
-    return np.asarray((inputs if others is None else others) @ inputs.T, dtype=np.float64)
+def _gaussian(inputs: NDArray[np.floating]) -> MixedKernel:
+    """As wide as the median distance between inputs ``(n, d)``."""
+    squares = euclidean_distances(inputs.astype(np.float64), squared=True)
+    return MixedKernel(nonlinear=1.0, gamma=max(inputs.shape[1], 1) / (2 * max(float(np.median(squares)), 1e-12)))
 
 
-def _gaussian(inputs: NDArray[np.floating], others: NDArray[np.floating] | None = None) -> Array:
-    """``(n', n)`` kernel as wide as the median distance between inputs ``(n, d)``."""
-    width = max(float(np.median(_distances(inputs, inputs))), 1e-12)
-    return np.exp(-_distances(inputs if others is None else others, inputs) / (2 * width))
-
-
-def _distances(a: NDArray[np.floating], b: NDArray[np.floating]) -> Array:
-    """``(n, m)`` squared."""
-    squares = [(x.astype(np.float64) ** 2).sum(1) for x in (a, b)]
-    return np.asarray(np.maximum(squares[0][:, None] + squares[1] - 2 * (a @ b.T), 0))
+def _spectrum(inputs: NDArray[np.floating], kernel: MixedKernel) -> Spectrum:
+    return of_inner_products(kernel(inputs, inputs))
 
 
 def _directions(
@@ -238,15 +236,16 @@ def _errors(assays: Sequence[_Assay], readings: Sequence[_Reading], pairs: Pairs
     for (source, target), (from_source, from_target) in pairs.items():
         new_source, new_target = new_pairs.get((source, target), (none, none))
         inputs, assay = readings[source].values[from_source], assays[target]
-        spectrum = of_inner_products(_gaussian(inputs))
-        kernel = _gaussian(inputs, readings[source].new[new_source]) - spectrum.inner_mean
+        kernel = _gaussian(inputs)
+        spectrum = _spectrum(inputs, kernel)
+        across = kernel(readings[source].new[new_source], inputs) - spectrum.inner_mean
         y, truth = assay.values[from_target].astype(np.float64), assay.new[new_target]
         fit = _solved(spectrum, y)
-        features.append(((truth - fit.centre - kernel @ fit.dual) ** 2).sum(1))
+        features.append(((truth - fit.centre - across @ fit.dual) ** 2).sum(1))
         r2[target] = np.maximum(r2[target], 1 - (fit.residual**2).sum(0) / np.maximum((y**2).sum(0), 1e-6 * len(y)))
         whiten = assay.loadings / assay.scale
         fit = _solved(spectrum, y @ whiten)
-        codes.append(((truth @ whiten - fit.centre - kernel @ fit.dual) ** 2).sum(1))
+        codes.append(((truth @ whiten - fit.centre - across @ fit.dual) ** 2).sum(1))
     return _Errors(np.concatenate(codes), np.concatenate(features), r2)
 
 

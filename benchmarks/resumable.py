@@ -1,0 +1,24 @@
+"""What every resumable benchmark begins with: quiet, one thread, and the rows that its CSV has already."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+CHATTY = ("omicvae", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero")
+
+
+def begin(csv: Path, columns: Sequence[str]) -> set[tuple]:
+    """Silence logs and warnings, use one thread, and return the values of ``columns`` in rows that are not run again."""
+    warnings.simplefilter("ignore")
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    if not csv.exists():
+        return set()
+    return set(pd.read_csv(csv)[list(columns)].itertuples(index=False, name=None))
