@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +30,7 @@ import numpy as np
 import pandas as pd
 import scvi
 from mudata import MuData
-from resumable import begin
+from resumable import begin, commit
 from sklearn.model_selection import train_test_split
 
 import omicvae
@@ -333,13 +332,6 @@ COLUMNS = (
         "version",
     ),
 )
-
-
-def commit() -> str:
-    """Of the code that runs."""
-    here = Path(__file__).parent
-    found = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], cwd=here, capture_output=True, text=True)
-    return found.stdout.strip() or omicvae.__version__
 
 
 def append(out: Path, row: dict) -> None:

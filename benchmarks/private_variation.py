@@ -13,7 +13,7 @@ cannot be predicted well by anything). What is in the CSV already is not run aga
 
 Columns: ``r2`` is the median over the 10 shared features of the R2 of their prediction from the other modality on held-out
 samples; at best 1 / (1 + noise^2) = .978. ``passed`` counts features that the screen lets through, shared / other.
-``cpu_seconds`` is processor time of a fit on one thread.
+``cpu_seconds`` is processor time of a fit on one thread; ``version`` the commit that was run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import pandas as pd
 import scvi
 from mudata import MuData
 from page_parts import intro, provenance
-from resumable import begin
+from resumable import begin, commit
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import train_test_split
@@ -39,7 +39,9 @@ from omicvae.datasets import Simulation
 DESIGNS = {"2+2+2": (2, 2, 2), "4+2+4": (4, 2, 4)}
 N_SHARED, N_PRIVATE_2 = 10, 100
 NAMES = ("x1", "x2")
-COLUMNS = ("variant", "design", "n_obs", "private", "seed", "method", "target", "r2", "passed", "cpu_seconds")
+COLUMNS = (
+    *("variant", "design", "n_obs", "private", "seed", "method", "target", "r2", "passed", "cpu_seconds", "version"),
+)
 TITLES = {"paper": "As in the paper", "rotated": "Rotated", "even": "Even functions"}
 VARIANTS = {"paper": {}, "rotated": {"rotate": True}, "even": {"even": True}}
 MODELS = {
@@ -136,7 +138,7 @@ def run(
         else:
             found = {t: of_regression(simulation, method, t, train, test) for t in NAMES}
         for target, values in found.items():
-            append(out, key | {"method": method, "target": target} | values)
+            append(out, key | {"method": method, "target": target} | values | {"version": commit()})
 
 
 def write_page(table: pd.DataFrame, folder: Path) -> None:

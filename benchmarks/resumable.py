@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
+
+import omicvae
 
 CHATTY = ("omicvae", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero")
 
@@ -22,3 +25,10 @@ def begin(csv: Path, columns: Sequence[str]) -> set[tuple]:
     if not csv.exists():
         return set()
     return set(pd.read_csv(csv)[list(columns)].itertuples(index=False, name=None))
+
+
+def commit() -> str:
+    """Of the code that runs."""
+    here = Path(__file__).parent
+    found = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], cwd=here, capture_output=True, text=True)
+    return found.stdout.strip() or omicvae.__version__
