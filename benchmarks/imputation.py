@@ -10,10 +10,10 @@ samples, counts as log(1 + counts per million) before that. Rows of one task and
 CSV already is not run again.
 
 Columns: ``crps`` mean over values; ``r2`` median over features; ``coverage50`` to ``coverage95`` of central intervals
-(of models: of at most 500 test samples; for counts: of the counts themselves, the library size unknown); ``pit50`` to
-``pit95`` share of randomised probability integral transforms in the central part of (0, 1), before calibration;
-``group1`` and ``group2`` that share for counts of models, and otherwise ``coverage90``, within the two groups that are
-largest in the cohort; ``auroc`` of a count being above 0, mean over features, where fewer than a quarter are;
+(of models: of at most 500 test samples, 100 for sparse counts; for counts: of the counts themselves, the library size
+unknown); ``pit50`` to ``pit95`` share of randomised probability integral transforms in the central part of (0, 1), before
+calibration; ``group1`` and ``group2`` that share for counts of models, and otherwise ``coverage90``, within the two groups
+that are largest in the cohort; ``auroc`` of a count being above 0, mean over features, where fewer than a quarter are;
 ``sd_ratio`` mean predictive sd hidden / measured; ``seconds`` to fit; ``version`` the commit that was run.
 """
 
@@ -35,12 +35,12 @@ from sklearn.model_selection import train_test_split
 
 import omicvae
 from omicvae.stats import baselines
-from omicvae.stats.scores import auroc, crps_normal, crps_sample, r2
+from omicvae.stats.scores import auroc, crps_normal, crps_sample, r2, randomised_pit
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-DRAWS = 200
+DRAWS, DRAWS_OF_SPARSE = 200, 100
 HELD = 2**26  # draws of one target held at once
-INTERVALS = 500  # test samples, evenly spread, whose intervals are computed at every level
+INTERVALS, INTERVALS_OF_SPARSE = 500, 100  # test samples, evenly spread, whose intervals are computed at every level
 
 LINEAR = {
     "mean": baselines.MeanBaseline,
@@ -245,22 +245,22 @@ def model_scores(model, mdata: MuData, sources, assay: str, target: Scale, test:
     hidden = mdata[mdata.obs_names[test]].copy()
     hidden = MuData({m: hidden.mod[m] for m in mdata.mod if m in sources})  # what was measured is not even there
     truth, raw = target.values[test], dense(mdata, assay)[test]
-    names, step = mdata.obs_names[test], max(1, HELD // (DRAWS * raw.shape[1]))
+    n_draws, n_intervals = (DRAWS_OF_SPARSE, INTERVALS_OF_SPARSE) if target.sparse else (DRAWS, INTERVALS)
+    names, step = mdata.obs_names[test], max(1, HELD // (n_draws * raw.shape[1]))
     crps, mean, pit = np.zeros_like(truth), np.zeros_like(truth), np.zeros(raw.shape)
     rng = np.random.default_rng(0)
     for start in range(0, len(names), step):
         rows = slice(start, start + step)
         # at one library size every single count would be the same number of counts per million
         scale = "input" if target.sparse else "normalized"
-        draws = model.sample(assay, mdata=hidden, indices=names[rows].to_numpy(), n_samples=DRAWS, scale=scale)
+        draws = model.sample(assay, mdata=hidden, indices=names[rows].to_numpy(), n_samples=n_draws, scale=scale)
         moved = target.of_draws(draws)
         crps[rows], mean[rows] = crps_sample(truth[rows], moved), moved.mean(0)
         if not target.sparse:
-            draws = model.sample(assay, mdata=hidden, indices=names[rows].to_numpy(), n_samples=DRAWS)
-        below, at = (draws < raw[rows]).sum(0), (draws <= raw[rows]).sum(0)
-        pit[rows] = (below + rng.random(raw[rows].shape) * (at - below + 1)) / (DRAWS + 1)
+            draws = model.sample(assay, mdata=hidden, indices=names[rows].to_numpy(), n_samples=n_draws)
+        pit[rows] = randomised_pit(raw[rows], draws, rng)
     inside = {}
-    some = np.unique(np.linspace(0, len(names) - 1, min(INTERVALS, len(names))).astype(int))
+    some = np.unique(np.linspace(0, len(names) - 1, min(n_intervals, len(names))).astype(int))
     for level in LEVELS:
         found = model.impute(assay, mdata=hidden, given=list(sources), level=level, indices=names[some].to_numpy())
         kept = (raw[some] >= found.layers["lower"]) & (raw[some] <= found.layers["upper"])
