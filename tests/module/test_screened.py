@@ -113,6 +113,14 @@ def test_predictions_do_not_depend_on_private_latents(module) -> None:
     torch.testing.assert_close(cross[0][..., closed], module.baselines.of("a").bias[:, closed].expand(6, 3, -1, -1))
 
 
+@pytest.mark.parametrize("routes", [(OWN, CROSS), (CROSS, OWN), (CROSS, CROSS), (OWN,)])
+def test_training_decodes_the_effect_of_the_own_pass_alone(module, routes) -> None:
+    module.begin_second_stage()
+    z, route = torch.randn(4, len(routes), 5, D + 1), torch.tensor(routes)[:, None]
+    found = [module.train(mode).decode("a", z, None, route) for mode in (True, False)]
+    torch.testing.assert_close(*found)
+
+
 def test_private_effects_have_mean_zero_under_their_prior(module) -> None:
     """Averaged over the draws that centre it, the own decoding is the cross one."""
     draws = module.draws_1

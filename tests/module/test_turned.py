@@ -47,9 +47,12 @@ def test_the_shared_part_moves_within_the_directions(module):
 def test_shared_encoders_read_weighted_coordinates(module):
     values = torch.randn(5, P)
     weight = torch.tensor([0.9, 0.4]).sqrt() / 0.65**0.5  # mean square 1
-    expected = torch.zeros(5, P)
-    expected[:, :K] = values @ torch.from_numpy(directions().into) * weight
-    torch.testing.assert_close(module.shared_inputs("a", values), expected)
+    module.eval()
+    inputs = torch.zeros(5, P)
+    inputs[:, :K] = values @ torch.from_numpy(directions().into) * weight
+    expected = module.shared_encoders.of("a")(inputs, None)
+    for found, wanted in zip(module.encode_shared("a", values, None), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_the_first_stage_scores_coordinates(module):

@@ -549,3 +549,31 @@ def test_rows_are_taken_of_all_parts(name):
             torch.testing.assert_close(position, whole[[5, 2]])
             torch.testing.assert_close(masked, whole[[2, 5]])
     assert observed.take(torch.zeros(0, dtype=torch.int64)).x.shape == (0, P)
+
+
+# ---------------------------------------------------------------------- some features
+
+
+@pytest.mark.parametrize(("name", "options"), WITH_OPTIONS)
+def test_a_likelihood_of_some_features_is_the_whole_one_there(name, options):
+    """Same densities, and gradients that reach the parameters of these features alone; not where rates have a sum."""
+    observed = simulate(name)
+    likelihood = fitted(name, observed, **options)
+    columns = torch.tensor([P - 1, 0])
+    assert likelihood.separate == (name not in COUNTS or likelihood.size_is_factor)
+    if not likelihood.separate:
+        with pytest.raises(ValueError, match="all features at once"):
+            likelihood.of_features(columns)
+        return
+    eta = 0.3 * torch.randn(2, len(observed.x), likelihood.n_heads, P, generator=torch.Generator().manual_seed(0))
+    route = torch.tensor([[0], [1]])
+    whole = likelihood.log_prob_features(eta, observed, route)[..., columns]
+    some = likelihood.of_features(columns)
+    found = some.log_prob_features(eta[..., columns], observed.of_features(columns), route)
+    torch.testing.assert_close(found, whole)
+    assert some.n_vars == 2 and likelihood.n_vars == P and not list(some.parameters())
+    for parameter in likelihood.parameters():
+        (gradient,) = torch.autograd.grad(found.sum(), parameter, retain_graph=True)
+        (expected,) = torch.autograd.grad(whole.sum(), parameter, retain_graph=True)
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
+        assert not gradient[..., 1 : P - 1].any()

@@ -133,12 +133,24 @@ class ScreenedModule(MMVAEPlusPlusModule):
         assert found is not None
         return found
 
-    def shared_inputs(self, modality: str, values: Tensor) -> Tensor:
-        turned = self.turned(modality)
-        gated = values * self.gate(modality) if turned is None else turned.inputs(values)
-        if not (self.training and self.first_stage and self.input_dropout):
-            return gated
-        return F.dropout(gated, self.input_dropout)
+    def encode_shared(self, modality: str, values: Tensor, design: Tensor | None) -> tuple[Tensor, Tensor]:
+        turned, columns = self.turned(modality), self.passed(modality)
+        if turned is not None:
+            inputs, columns = turned.inputs(values), torch.arange(turned.n, device=values.device)
+        elif columns is None:
+            inputs = values * self.gate(modality)
+        else:
+            inputs = values[:, columns] * self.gate(modality)[columns]
+        if self.training and self.first_stage and self.input_dropout:
+            inputs = F.dropout(inputs, self.input_dropout)
+        found: tuple[Tensor, Tensor] = self.shared_encoders.of(modality)(inputs, design, columns)
+        return found
+
+    def encode_private(self, modality: str, values: Tensor, design: Tensor | None) -> tuple[Tensor, Tensor]:
+        if not self.first_stage:
+            return super().encode_private(modality, values, design)
+        nothing = values.new_zeros(len(values), self.shape.private[modality])
+        return nothing, nothing
 
     # ------------------------------------------------------------------ stages
 
@@ -179,24 +191,38 @@ class ScreenedModule(MMVAEPlusPlusModule):
         return super().passes(evidence, batch, progress)
 
     def decode(self, modality: str, z: Tensor, design: Tensor | None, route: Tensor) -> Tensor:
+        """As of every model; in the first stage, of the features that passed alone where they are separate."""
         d = self.shape.shared
         eta = self._shared_part(modality, z[..., :d], design)
         if self.first_stage or not self.shape.private[modality]:
             return eta
+        own = (route == OWN)[..., None, None]
+        if not self.training or route.shape != (z.shape[1], 1):
+            return eta + self._effect(modality, z[..., d:]) * own
+        at = route.argmin(0)  # in training an assay is its own source in one pass: the others need no effect
+        effect = self._effect(modality, z.index_select(1, at)[..., d:]) * own.index_select(0, at)
+        return eta.index_add(1, at, effect)
+
+    def _effect(self, modality: str, private: Tensor) -> Tensor:
+        """What private latents change, ``(..., n_heads, p)``, 0 on average over their prior."""
         effect = self.private_decoders.of(modality)
-        draws = self._stored("draws", modality)
-        centred = effect(z[..., d:], None) - effect(draws, None).mean(0)
-        return eta + centred * (route == OWN)[..., None, None]
+        found: Tensor = effect(private, None) - effect(self._stored("draws", modality), None).mean(0)
+        return found
 
     def _shared_part(self, modality: str, z: Tensor, design: Tensor | None) -> Tensor:
         """What shared latents explain, beside covariates alone where that is nothing."""
         turned, passed = self.turned(modality), self.passed(modality)
         columns = passed if turned is None else torch.arange(turned.n, device=z.device)
         found: Tensor = self.decoders.of(modality)(z, design, columns)
-        if columns is None:
+        if columns is None or self._narrow(modality):
             return found
         alone = self.baselines.of(modality)(design).expand(*z.shape[:-1], -1, -1)
         return alone.index_copy(-1, columns, found) if turned is None else alone + turned.features(found)
+
+    def _narrow(self, modality: str) -> bool:
+        """Whether the first stage looks at features that passed, and at nothing else."""
+        some = self.passed(modality) is not None and self.turned(modality) is None
+        return self.first_stage and some and self.likelihoods.of(modality).separate
 
     def log_prob(self, modality: str, eta: Tensor, observed: Observed, route: Tensor) -> Tensor:
         if not self.first_stage:
@@ -206,8 +232,11 @@ class ScreenedModule(MMVAEPlusPlusModule):
             likelihood = self.likelihoods.of(modality)
             residual = likelihood.encode_transform(observed) - eta[..., 0, :]
             return turned.log_prob(residual * likelihood.measured(observed), route)
-        features = self.likelihoods.of(modality).log_prob_features(eta, observed, route)
-        return (features * (self.gate(modality) > 0)).sum(-1)
+        likelihood, passed = self.likelihoods.of(modality), self.passed(modality)
+        if passed is not None and self._narrow(modality):
+            some = likelihood.of_features(passed)
+            return some.log_prob_features(eta, observed.of_features(passed), route).sum(-1)
+        return (likelihood.log_prob_features(eta, observed, route) * (self.gate(modality) > 0)).sum(-1)
 
     def cross_modal_loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Negative log-likelihood of each assay given each other one, at posterior means: sum and number of terms."""

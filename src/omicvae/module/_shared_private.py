@@ -93,16 +93,22 @@ class SharedPrivateModule(MultimodalModule):
         found = {}
         for m in self.modalities:
             inputs = self.encoder_inputs(batch, m)
-            parts = [self.shared_encoders.of(m)(self.shared_inputs(m, inputs[0]), inputs[1])]
+            parts = [self.encode_shared(m, *inputs)]
             if self.shape.private[m]:
-                parts.append(self.private_encoders.of(m)(*inputs))
+                parts.append(self.encode_private(m, *inputs))
             location, raw = (torch.cat(part, -1) for part in zip(*parts, strict=True))
             found[m] = Evidence(location, F.softplus(raw) + least)
         return found
 
-    def shared_inputs(self, modality: str, values: Tensor) -> Tensor:
-        """What the shared encoder of a modality sees of its transformed values."""
-        return values
+    def encode_shared(self, modality: str, values: Tensor, design: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Location and raw scale of the shared latents, from transformed values and covariates."""
+        found: tuple[Tensor, Tensor] = self.shared_encoders.of(modality)(values, design)
+        return found
+
+    def encode_private(self, modality: str, values: Tensor, design: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same of a modality's private latents."""
+        found: tuple[Tensor, Tensor] = self.private_encoders.of(modality)(values, design)
+        return found
 
     def shared_evidence(self, evidence: dict[str, Evidence], batch: Batch) -> Evidence:
         """``(B, M, d)`` evidence about the shared latents; location 0 and scale 1 where an assay is absent."""

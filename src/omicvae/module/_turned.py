@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from omicvae.nn.likelihoods._base import gather
 from omicvae.stats.shared_directions import MOST_DIRECTIONS, Directions
@@ -52,8 +51,8 @@ class Turned(nn.Module):
         return values @ self.into[:, : self.n]
 
     def inputs(self, values: Tensor) -> Tensor:
-        """Coordinates weighted by how well they are predicted, in the place of the first features; the others are 0."""
-        return F.pad(self.coordinates(values) * self.weight[: self.n], (0, self.n_vars - self.n))
+        """``(..., n)`` coordinates weighted by how well they are predicted."""
+        return self.coordinates(values) * self.weight[: self.n]
 
     def features(self, coordinates: Tensor) -> Tensor:
         """``(..., p)`` from ``(..., n)``."""

@@ -69,6 +69,12 @@ class Perceptron(nn.Sequential):
         super().__init__(*layers)
         self.n_out = width
 
+    def forward(self, inputs: Tensor, columns: Tensor | None = None) -> Tensor:
+        """``(..., n_out)``; with ``columns``, from these inputs alone, the others being 0."""
+        for i, layer in enumerate(self):
+            inputs = _of_some(layer, columns)(inputs) if i == 0 else layer(inputs)
+        return inputs
+
 
 class Encoder(nn.Module):
     """Location and raw scale of a modality's latent evidence.
@@ -92,7 +98,7 @@ class Encoder(nn.Module):
 
     def __init__(self, n_vars: int, n_design: int, n_latent: int, config: NetworkConfig, scale_start: float) -> None:
         super().__init__()
-        self.n_latent = n_latent
+        self.n_vars, self.n_latent = n_vars, n_latent
         self.linear = nn.Linear(n_vars + n_design, n_latent)
         self.hidden = Perceptron(n_vars + n_design, config)
         self.scale_bias = nn.Parameter(torch.full((n_latent,), scale_start))
@@ -100,13 +106,19 @@ class Encoder(nn.Module):
         if self.out is not None:
             nn.init.normal_(self.out.weight, std=0.1 / self.hidden.n_out**0.5)
 
-    def forward(self, inputs: Tensor, design: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``(n, n_latent)`` location and raw scale, from ``(n, n_vars)`` inputs and ``(n, n_design)`` covariates."""
+    def forward(self, inputs: Tensor, design: Tensor | None, columns: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``(n, n_latent)`` location and raw scale, from ``(n, n_vars)`` inputs and ``(n, n_design)`` covariates.
+
+        With ``columns``, ``inputs`` are those of these features alone, the others being 0.
+        """
         full = inputs if design is None else torch.cat([inputs, design], -1)
-        location, raw = self.linear(full), self.scale_bias.expand(full.shape[0], -1)
+        if columns is not None:
+            covariates = torch.arange(self.n_vars, self.linear.in_features, device=columns.device)
+            columns = torch.cat([columns, covariates])
+        location, raw = _of_some(self.linear, columns)(full), self.scale_bias.expand(full.shape[0], -1)
         if self.out is None:
             return location, raw
-        more, change = self.out(self.hidden(full)).chunk(2, -1)
+        more, change = self.out(self.hidden(full, columns)).chunk(2, -1)
         return location + more, raw + change
 
 
@@ -159,3 +171,10 @@ def _some(layer: nn.Linear, rows: Tensor | None) -> Callable[[Tensor], Tensor]:
         return layer
     bias = None if layer.bias is None else layer.bias[rows]
     return lambda inputs: F.linear(inputs, layer.weight[rows], bias)
+
+
+def _of_some(layer: nn.Module, columns: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """A layer, a linear one of some of its inputs."""
+    if columns is None or not isinstance(layer, nn.Linear):
+        return layer
+    return lambda inputs: F.linear(inputs, layer.weight[:, columns], layer.bias)

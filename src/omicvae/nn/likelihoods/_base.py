@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -38,6 +39,11 @@ class Observed(NamedTuple):
         """Some of the rows, by position or mask."""
         size = None if self.size is None else self.size[rows]
         return Observed(self.x[rows], size, None if self.coverage is None else self.coverage[rows])
+
+    def of_features(self, columns: Tensor) -> Observed:
+        """Some of the features, by position; sizes are those of all."""
+        coverage = None if self.coverage is None else self.coverage[:, columns]
+        return Observed(self.x[:, columns], self.size, coverage)
 
 
 class Likelihood(nn.Module, ABC):
@@ -77,6 +83,30 @@ class Likelihood(nn.Module, ABC):
         self.n_vars = n_vars
         self.register_buffer("input_mean", torch.zeros(n_vars))
         self.register_buffer("input_scale", torch.ones(n_vars))
+
+    @property
+    def separate(self) -> bool:
+        """Whether the density of a feature depends on no other feature's ``eta``."""
+        return True
+
+    def of_features(self, columns: Tensor) -> Likelihood:
+        """The same likelihood of some features, by position; their noise is this one's, and so are its gradients.
+
+        Raises
+        ------
+        ValueError
+            If features are not :attr:`separate`.
+        """
+        if not self.separate:
+            raise ValueError(
+                f"the {self.name} likelihood is of all features at once: their rates add up to the library size"
+            )
+        part = copy.copy(self)
+        own = {**self._parameters, **self._buffers}
+        part._parameters, part._buffers, part.n_vars = {}, {}, len(columns)
+        for name, values in own.items():
+            part.__dict__[name] = values if values is None or values.ndim == 0 else values[..., columns]
+        return part
 
     @abstractmethod
     def fit(self, chunks: Iterable[Observed]) -> None:

@@ -119,6 +119,10 @@ class CountLikelihood(Likelihood):
         return torch.expm1(values.clamp(0.0, LOG_RATE_RANGE[1]))
 
     @property
+    def separate(self) -> bool:
+        return self.size_is_factor
+
+    @property
     def reference_size(self) -> Tensor:
         """``()`` the median training size."""
         return self.median_size
