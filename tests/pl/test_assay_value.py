@@ -38,6 +38,14 @@ def test_fields_hold_mean_and_number_of_samples(table: pd.DataFrame) -> None:
     assert ax.get_ylabel()
 
 
+def test_fields_hold_what_was_measured_where_it_was(table: pd.DataFrame) -> None:
+    ax = pl.assay_value(table.assign(held_out=[0.5, 0.5, np.nan, -0.02, np.nan]))
+    found = fields(ax)
+    assert found["a", "b"] == "20 %\nn = 2\nheld-out 50 %"
+    assert found["b", "a"] == "40 %\nn = 1\nheld-out -2 %"
+    assert found["a", "c"] == "2 %\nn = 1"
+
+
 def test_a_reduction_nobody_would_pay_for_is_not_dark(table: pd.DataFrame) -> None:
     ax = pl.assay_value(table.assign(reduction=[0.001, 0.002, 0.003, 0.004, 0.0]))
     assert ax.images[0].norm.vmin == 0

@@ -148,6 +148,65 @@ def test_errors_fall_as_much_as_was_said_once_the_assay_is_measured(simulated: t
         assert 1 - errors[1] / errors[0] == pytest.approx(said[candidate, target], abs=0.04)
 
 
+def test_what_was_measured_in_training_samples_comes_true(simulated: tuple[CoVAE, Truth]) -> None:
+    """Errors in new samples fall as much as held-out ones did, within the standard error that is given."""
+    model, _ = simulated
+    fresh = correlated_gaussian(
+        N_OBS + 600,
+        modalities=["a", "b", "c"],
+        n_latent=WIDTH,
+        n_vars=30,
+        sigma=linked(),
+        noise=NOISE,
+        linear=True,
+        seed=1,
+    ).mdata
+    fresh = fresh[N_OBS:].copy()  # the first were trained on
+    table = assay_value(model, MuData({"a": fresh["a"].copy()}), held_out=True)
+    measured = table.groupby(["candidate", "target"])[["held_out", "held_out_se", "n_held_out"]]
+    assert (measured.nunique() == 1).all(axis=None)  # all samples have the same assays
+    complete = model._cohort(None).present[model._fitted_positions()].all(1).sum()
+    for candidate, target in (("b", "c"), ("c", "b")):
+        errors = []
+        for given in (["a"], ["a", candidate]):
+            predicted = model.impute(target, given=given, mdata=fresh, level=None)
+            errors.append(((predicted.X - fresh[target].X) / fresh[target].X.std(0)) ** 2)
+        fell = 1 - np.sqrt(errors[1].mean() / errors[0].mean())
+        row = measured.first().loc[candidate, target]
+        assert row["n_held_out"] == complete
+        assert 0.002 < row["held_out_se"] < 0.03
+        assert row["held_out"] == pytest.approx(fell, abs=4 * row["held_out_se"])  # new samples vary, too
+
+
+def test_held_out_columns_are_empty_where_nothing_can_be_compared(
+    simulated: tuple[CoVAE, Truth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = simulated
+    columns = [*KEYS, "sd_now", "sd_then", "reduction", "held_out", "held_out_se", "n_held_out"]
+    complete = model.adata[model._cohort(None).present.sum(1) >= 2].copy()
+    assert list(assay_value(model, complete, held_out=True)) == columns
+    others = AnnData(np.zeros((2, 1), np.float32), obs=pd.DataFrame(index=["new_1", "new_2"]))
+    nothing = assay_value(model, MuData({"a": model.adata["a"][:0].copy(), "unregistered": others}), held_out=True)
+    assert len(nothing) == 2 * 6
+    assert nothing["held_out"].isna().all()
+    assert (nothing["n_held_out"] == 0).all()
+    monkeypatch.setattr("omicvae.tl._held_out_value.LEAST_SCORES", 10_000)
+    few = assay_value(model, model.adata[:2].copy(), held_out=True)
+    assert few["held_out"].isna().all()
+    assert few["n_held_out"].between(1, N_OBS).all()
+
+
+def test_what_was_measured_is_of_every_likelihood(covae: CoVAE) -> None:
+    """Samples in which nothing but the candidate changes: the same errors as held-out predictions have."""
+    table = assay_value(covae, MuData({"rna": covae.adata["rna"][:3].copy()}), held_out=True)
+    found = table.groupby(["candidate", "target"])[["held_out", "held_out_se", "n_held_out"]].first()
+    assert len(found) == 2
+    known = found[found["n_held_out"] >= 50]
+    assert known["held_out"].between(-0.5, 1).all()
+    assert (known["held_out_se"] > 0).all()
+    assert found.loc[found["n_held_out"] < 50, "held_out"].isna().all()
+
+
 def test_rows_are_what_a_sample_lacks(covae: CoVAE) -> None:
     table = assay_value(covae)
     assert list(table) == [*KEYS, "sd_now", "sd_then", "reduction"]

@@ -28,8 +28,8 @@ def assay_value(
 ) -> Axes:
     """Plot how much measuring one assay would reduce the uncertainty of another, as a heat map.
 
-    Each field is the mean over the samples that lack both assays, whose number is under it. Fields without such samples
-    are blank.
+    Each field is the mean over the samples that lack both assays, whose number is under it, and what was measured in
+    samples that have both, if the table says so. Fields without such samples are blank.
 
     Parameters
     ----------
@@ -61,14 +61,20 @@ def assay_value(
     cells = frame.groupby(["candidate", "target"])["reduction"]
     mean = cells.mean().unstack().reindex(index=rows, columns=columns)
     size = cells.size().unstack(fill_value=0).reindex(index=rows, columns=columns, fill_value=0).to_numpy()
+    held_out = (
+        frame.get("held_out", pd.Series(np.nan, frame.index)).groupby([frame["candidate"], frame["target"]]).mean()
+    )
+    measured = held_out.unstack().reindex(index=rows, columns=columns).to_numpy()
     width = max(0.9, *(0.1 * len(name) for name in columns))  # inches, for a name of ten letters one
-    drawn = canvas(ax, 2.4 + width * len(columns), 1.3 + 0.6 * len(rows))
+    drawn = canvas(ax, 2.4 + width * len(columns), 1.3 + (0.75 if np.isfinite(measured).any() else 0.6) * len(rows))
     top = max(LEAST_SCALE, float(np.nanmax(mean.to_numpy())))
     image = drawn.ax.imshow(mean, cmap="Blues", vmin=0, vmax=top, aspect="auto")
     for (i, j), value in np.ndenumerate(mean.to_numpy()):
         if np.isfinite(value):
             color = "white" if value > DARK * top else "black"
             text = f"{100 * value:.0f} %\nn = {size[i, j]}"
+            if np.isfinite(measured[i, j]):
+                text += f"\nheld-out {100 * measured[i, j]:.0f} %"
             drawn.ax.text(j, i, text, ha="center", va="center", color=color, fontsize="small")
     bar = drawn.ax.figure.colorbar(image, ax=drawn.ax, format=PercentFormatter(1.0, decimals=0))
     bar.set_label("Mean reduction of the sd")
