@@ -83,7 +83,8 @@ def test_linear_kernel_and_open_gates_are_ridge_regression(open_gates, widths):
     np.testing.assert_allclose(predict(predictor, ((0,), 1), new), reference, atol=2e-3)
 
 
-def test_several_sources_are_ridge_regression_with_a_penalty_each(open_gates):
+def test_several_sources_are_ridge_regression_with_a_penalty_each(open_gates, monkeypatch):
+    monkeypatch.setattr(moments, "SHARES", ())
     xs = assays(50, 20, 70, 9)
     predictor = prepared(xs, kernel=LINEAR)
     predictor.fit_pattern(((0, 1), 2))
@@ -189,9 +190,12 @@ def test_variance_of_cross_fitted_residuals_is_that_of_new_samples():
     predictor = prepared([x[train] for x in xs])
     predictor.fit_pattern(((0,), 1))
     error = (xs[1][test] - predict(predictor, ((0,), 1), xs[0][test])).var(0)
+    fit = predictor.directed[(0,), 1]
     # 400 squared residuals tell a variance to 7 %, three times that a feature
-    np.testing.assert_allclose(error * predictor.precision(((0,), 1)), 1, atol=0.21)
-    assert (error * predictor.precision(((0,), 1))).mean() == pytest.approx(1, abs=0.07)
+    np.testing.assert_allclose(error / fit.variance, 1, atol=0.21)
+    assert (error / fit.variance).mean() == pytest.approx(1, abs=0.07)
+    np.testing.assert_allclose(fit.total, xs[1][train].var(0), rtol=0.02)
+    np.testing.assert_allclose(predictor.precision(((0,), 1)), 1 / fit.variance - 1 / fit.total)
 
 
 def test_cross_fit_repeats_what_fitting_gave_and_adopts_fits_of_another():
@@ -321,6 +325,47 @@ def test_covering_patterns_share_no_source_and_the_best_comes_first():
     assert keys[0] == ((0, 2), 3)
     assert keys == [((0, 2), 3), ((1,), 3)]
     assert predictor.covering((0, 1), 3) == [((0,), 3), ((1,), 3)]
+
+
+def test_patterns_are_compared_in_samples_that_both_have():
+    """Where both sources were measured, the target is noisier: a pattern must not lose for that."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(240, 2))
+    xs = [np.repeat(z[:, [m]], 6, 1) + 0.3 * rng.normal(size=(240, 6)) for m in range(2)]
+    noise = np.where(np.arange(240) < 120, 0.3, 1.5)[:, None]
+    target = z.sum(1, keepdims=True) @ np.ones((1, 5)) + noise * rng.normal(size=(240, 5))
+    present = np.ones((240, 3), bool)
+    present[:120, 1] = False
+    predictor = fit_all(blocks_of([x.astype(np.float32) for x in (*xs, target)], present), present)
+    variance = {k: predictor.directed[k, 2].variance.mean() for k in ((0,), (0, 1))}
+    assert variance[0, 1] > variance[0,]  # over other samples
+    assert predictor.covering((0, 1), 2) == [((0, 1), 2)]
+    restored = MomentPredictor()
+    restored.restore(predictor.state())
+    assert restored.covering((1, 0), 2) == [((0, 1), 2)]
+
+
+@pytest.mark.parametrize("shares", [moments.SHARES, ()])
+def test_a_source_that_knows_nothing_takes_hardly_any_part(monkeypatch, shares):
+    """Alone it predicts nothing whatever its penalty; beside another, what it says would be noise."""
+    monkeypatch.setattr(moments, "SHARES", shares)
+    lost = []
+    for seed in range(3):
+        xs = assays(700, 30, 8, seed=seed)
+        xs.insert(1, np.random.default_rng(seed).normal(size=(700, 60)).astype(np.float32))
+        predictor = prepared([x[:100] for x in xs])
+        errors = []
+        for sources in ((0,), (0, 1)):
+            predictor.fit_pattern((sources, 2))
+            found = predict(predictor, (sources, 2), *(xs[a][100:] for a in sources))
+            errors.append(((xs[2][100:] - found) ** 2).mean())
+        lost.append(errors[1] / errors[0] - 1)
+    assert (np.mean(lost) < 0.01) == bool(shares)
+
+
+def test_what_gains_nothing_has_hardly_any_weight():
+    found = moments.gained_precision(np.array([0.5, 1.0, 1.1, 0.0]), np.array([1.0, 1.0, 1.0, 0.0]))
+    np.testing.assert_allclose(found, [1.0, moments.LEAST_GAIN, moments.LEAST_GAIN, moments.LEAST_GAIN])
 
 
 def test_more_sources_are_better():

@@ -11,7 +11,9 @@ the sources :math:`O` is then
 
 with gates :math:`c_t` on the target's components. Because all components are kept, this equals kernel ridge regression
 of the target's codes with the kernel :math:`\sum_{a \in O} k_a / \lambda_a` (the push-through identity), which is how it
-is computed here; with a linear kernel and open gates it is ridge regression with one penalty an assay.
+is computed here; with a linear kernel and open gates it is ridge regression with one penalty an assay. Penalties are chosen
+for each source alone, and raised for several sources together where held-out samples are then predicted better: what a
+source says that others say too, or nothing at all, is not to count twice.
 """
 
 from __future__ import annotations
@@ -39,12 +41,15 @@ from omicvae.stats.kernels import KernelRows, MixedKernel
 
 PENALTIES = np.logspace(-3, 2, 16)
 PENALTY_FOLDS = 3  # of the folds, on which penalties are compared; one, where each costs a factorisation
+SHARES = (0.0, 0.1, 0.3)  # of a source's own strength, beside others
+SHARE_ROWS = 1000  # samples, evenly spread, that shares are chosen on
 COARSE = slice(1, None, 2)  # of the penalties, where each costs a factorisation
 LEAST_ROWS = 20  # with fewer samples in common, two assays say nothing about one another here
 EXACT_ROWS = 3000  # kernel matrices up to this size are kept and factorised
 LANDMARKS = 1500
 EIGEN_ROWS = 1500  # up to this many rows an eigendecomposition serves all penalties
 LEAST_VARIANCE = 1e-6
+LEAST_GAIN = 1e-4
 CLOSED = 5e-3  # a gate below is shut
 
 
@@ -68,6 +73,20 @@ class CrossFit(NamedTuple):
     """(n, p) on the standardised scale."""
 
 
+class SampleErrors(NamedTuple):
+    """Mean squared error over features of each sample, predicted by fits that have not seen it."""
+
+    rows: Rows
+    """(n,) positions of samples, ascending."""
+    error: Float32
+    """(n,)"""
+
+    def better_than(self, other: SampleErrors) -> bool | None:
+        """Whether errors are smaller in the samples that both have; ``None`` if these are too few to say."""
+        _, own, others = np.intersect1d(self.rows, other.rows, assume_unique=True, return_indices=True)
+        return None if len(own) < LEAST_ROWS else bool(self.error[own].mean() < other.error[others].mean())
+
+
 class Directed(NamedTuple):
     """A fitted prediction of one assay from one set of sources."""
 
@@ -81,6 +100,8 @@ class Directed(NamedTuple):
     """(p,)"""
     variance: Array
     """(p,) of cross-fitted residuals."""
+    total: Array
+    """(p,) around what covariates explain, in the same samples."""
     n_obs: int
     """Samples with all sources and the target."""
 
@@ -113,6 +134,8 @@ class MomentPredictor:
         self.kernel = kernel or MixedKernel()
         self.n_folds, self.seed = n_folds, seed
         self.directed: dict[Key, Directed] = {}
+        self.errors: dict[Key, SampleErrors] = {}
+        self._covers: dict[Key, list[Key]] = {}
 
     # ------------------------------------------------------------------ fit
 
@@ -128,7 +151,7 @@ class MomentPredictor:
         """
         self.blocks = tuple(blocks)
         self.present = present
-        self.directed = {}
+        self.directed, self.errors, self._covers = {}, {}, {}
         self.folds = assign_folds(present, self.n_folds, self.seed)
         self.position = np.full(present.shape, -1, dtype=np.intp)
         for m, block in enumerate(self.blocks):
@@ -147,6 +170,7 @@ class MomentPredictor:
         self.bases = tuple(principal_components(b, rows) for b, rows in zip(self.blocks, everyone, strict=True))
         self._fold_bases: dict[tuple[int, int], Basis] = {}
         self._penalties: dict[tuple[int, int], float] = {}
+        self._shares: dict[Key, Array] = {}
 
     def common(self, key: Key) -> Rows:
         """Samples that have all sources and the target."""
@@ -174,24 +198,27 @@ class MomentPredictor:
         if len(rows) < LEAST_ROWS:
             raise ValueError(f"{len(rows)} samples have both sources and target; at least {LEAST_ROWS} are needed")
         at = self.position[rows, target]
-        held = [self._held_out_codes(key, rows, fold) for fold in range(self.n_folds)]
+        strengths = self._strengths(key)
+        held = [self._held_out_codes(key, rows, fold, strengths) for fold in range(self.n_folds)]
         gates = self._gates(held)
         signal = self._in_features(key, rows, held, gates)
         fixed = self._held_out_fixed(target, rows)
-        gains, variance = _gains_and_variance(block, at, signal, fixed)
+        scale = _scale(block, at, signal, fixed)
+        self.errors[key], self._covers = SampleErrors(rows, scale.error), {}
         basis = self.bases[target]
-        regression = self._regress(key, rows, basis.codes(block, at))
+        regression = self._regress(key, rows, basis.codes(block, at), strengths)
         gates = _padded(gates, len(basis.scale))
         open_ = np.flatnonzero(gates > CLOSED).astype(np.intp)
         self.directed[key] = Directed(
             weights=tuple((w[:, open_] * gates[open_]).astype(np.float32) for w in regression.weights),
             offset=regression.offset[open_] * gates[open_],
             components=open_,
-            gains=gains,
-            variance=variance,
+            gains=scale.gains,
+            variance=scale.variance,
+            total=scale.total,
             n_obs=len(rows),
         )
-        return CrossFit(rows, self.folds[rows], fixed + gains.astype(np.float32) * signal)
+        return CrossFit(rows, self.folds[rows], fixed + scale.gains.astype(np.float32) * signal)
 
     def _penalty(self, source: int, target: int) -> float:
         """Penalty of a source for a target: the least gated error over folds."""
@@ -231,10 +258,45 @@ class MomentPredictor:
             out[i] = (truth**2).sum(0), (truth * found).sum(0), (found**2).sum(0)
         return out
 
-    def _regress(self, key: Key, rows: Rows, codes: Array) -> Regression:
-        """Regress ``(len(rows), k)`` codes on the sources of samples ``rows``."""
+    def _strengths(self, key: Key) -> Array:
+        """Weight of each source's kernel: by its penalty alone, times its share where there are several."""
         sources, target = key
-        scale = [self.blocks[a].values.shape[1] / self._penalty(a, target) for a in sources]
+        alone = np.array([self.blocks[a].values.shape[1] / self._penalty(a, target) for a in sources])
+        if len(sources) == 1:
+            return alone
+        if key not in self._shares:
+            self._shares[key] = self._chosen_shares(key, alone)
+        return alone * self._shares[key]
+
+    def _chosen_shares(self, key: Key, alone: Array) -> Array:
+        """Shares of sources that together predict held-out codes best: one is changed at a time, the best one first."""
+        rows = self.common(key)
+        if len(rows) > SHARE_ROWS:
+            rows = rows[np.linspace(0, len(rows) - 1, SHARE_ROWS).astype(np.intp)]
+        shares = np.ones(len(alone))
+        least = self._error_of(key, rows, alone)
+        for _ in alone:
+            tried = [_changed(shares, i, share) for i in range(len(alone)) for share in SHARES if share < shares[i]]
+            tried = [s for s in tried if s.any()]
+            errors = [self._error_of(key, rows, alone * s) for s in tried]
+            if not errors or min(errors) >= least:
+                break
+            least, shares = min(errors), tried[int(np.argmin(errors))]
+        return shares
+
+    def _error_of(self, key: Key, rows: Rows, strengths: Array) -> float:
+        """Squared error of held-out codes that is left with the best gates."""
+        held = [self._held_out_codes(key, rows, fold, strengths) for fold in range(min(self.n_folds, PENALTY_FOLDS))]
+        weight = self.bases[key[1]].scale ** 2
+        width = min(len(weight), *(truth.shape[1] for truth, _ in held))
+        sums = [((t**2).sum(0), (t * f).sum(0), (f**2).sum(0)) for t, f in held]
+        total, products, squares = (np.sum([s[i][:width] for s in sums], axis=0) for i in range(3))
+        return gated_error(total, products, squares, weight[:width])
+
+    def _regress(self, key: Key, rows: Rows, codes: Array, strengths: Array) -> Regression:
+        """Regress ``(len(rows), k)`` codes on the sources of samples ``rows``."""
+        sources, _ = key
+        scale = strengths.tolist()
         at = [self.position[rows, a] for a in sources]
         centre = codes.mean(0)
         if len(rows) > EXACT_ROWS:
@@ -269,7 +331,7 @@ class MomentPredictor:
             self._fold_bases[target, fold] = principal_components(block, np.flatnonzero(self.folds[block.rows] != fold))
         return self._fold_bases[target, fold]
 
-    def _held_out_codes(self, key: Key, rows: Rows, fold: int) -> tuple[Array, Array]:
+    def _held_out_codes(self, key: Key, rows: Rows, fold: int, strengths: Array) -> tuple[Array, Array]:
         """Codes of a fold's samples and their predictions, both in the basis of the other folds."""
         sources, target = key
         train, test = rows[self.folds[rows] != fold], rows[self.folds[rows] == fold]
@@ -277,7 +339,7 @@ class MomentPredictor:
         truth = basis.codes(block, self.position[test, target])
         if len(train) < 2:
             return truth, np.zeros_like(truth)
-        regression = self._regress(key, train, basis.codes(block, self.position[train, target]))
+        regression = self._regress(key, train, basis.codes(block, self.position[train, target]), strengths)
         found = -regression.offset + sum(
             self.kernels[a].training[self.position[test, a]] @ w
             for a, w in zip(sources, regression.weights, strict=True)
@@ -317,7 +379,8 @@ class MomentPredictor:
         Penalties, gates and gains are those of all folds.
         """
         rows = self.common(key)
-        held = [self._held_out_codes(key, rows, fold) for fold in range(self.n_folds)]
+        strengths = self._strengths(key)
+        held = [self._held_out_codes(key, rows, fold, strengths) for fold in range(self.n_folds)]
         signal = self._in_features(key, rows, held, self._gates(held))
         gains = self.directed[key].gains.astype(np.float32)
         return CrossFit(rows, self.folds[rows], self._held_out_fixed(key[1], rows) + gains * signal)
@@ -351,28 +414,44 @@ class MomentPredictor:
         return self.bases[target].fixed(design).astype(np.float32)
 
     def precision(self, key: Key) -> Array:
-        """``(p,)`` inverse variance of a pattern's cross-fitted residuals."""
-        return np.asarray(1 / np.maximum(self.directed[key].variance, LEAST_VARIANCE))
+        """``(p,)`` precision that a pattern's prediction adds to knowing covariates alone; hardly any where it adds none."""
+        fit = self.directed[key]
+        return gained_precision(fit.variance, fit.total)
 
     def covering(self, sources: Sequence[int], target: int) -> list[Key]:
         """Fitted patterns to predict a target with: the one with these sources, else the best that cover them.
 
-        Patterns with few samples in common can be worse than smaller ones; the one with the least residual variance
-        comes first, and others follow while they bring sources of their own.
+        Patterns with few samples in common can be worse than smaller ones: two are compared in the samples that both have.
+        The best comes first, and others follow while they bring sources of their own.
         """
-        fitted = [k for k in self.directed if k[1] == target and set(k[0]) <= set(sources)]
-        fitted.sort(key=lambda k: float(self.directed[k].variance.mean()))
-        chosen: list[Key] = []
-        left = set(sources)
-        for key in fitted:
-            if set(key[0]) <= left:
-                chosen.append(key)
-                left -= set(key[0])
-        return chosen
+        key = tuple(sorted(sources)), target
+        if key not in self._covers:
+            chosen: list[Key] = []
+            left = set(sources)
+            while fitted := [k for k in self.directed if k[1] == target and set(k[0]) <= left]:
+                chosen.append(self._best(fitted))
+                left -= set(chosen[-1][0])
+            self._covers[key] = chosen
+        return self._covers[key]
+
+    def _best(self, keys: list[Key]) -> Key:
+        """The largest pattern, or one that beats it."""
+        best, *others = sorted(keys, key=lambda k: (-len(k[0]), k))
+        for key in others:
+            better = self.errors[key].better_than(self.errors[best])
+            if better is None:
+                better = self._unexplained(key) < self._unexplained(best)
+            best = key if better else best
+        return best
+
+    def _unexplained(self, key: Key) -> float:
+        fit = self.directed[key]
+        return float(fit.variance.mean() / max(fit.total.mean(), LEAST_VARIANCE))
 
     def adopt(self, other: MomentPredictor) -> None:
         """Take over the fitted patterns of a predictor of the same samples."""
-        self.directed, self._penalties = dict(other.directed), dict(other._penalties)
+        self.directed, self.errors, self._covers = dict(other.directed), dict(other.errors), {}
+        self._penalties, self._shares = dict(other._penalties), dict(other._shares)
 
     # ------------------------------------------------------------------ saving
 
@@ -388,6 +467,10 @@ class MomentPredictor:
             if rows.factor is not None:
                 arrays[f"factor/{m}"] = rows.factor
         arrays |= {f"penalty/{a}/{t}": np.asarray(v) for (a, t), v in self._penalties.items()}
+        arrays |= {f"share/{'-'.join(map(str, sources))}/{t}": v for (sources, t), v in self._shares.items()}
+        for (sources, target), errors in self.errors.items():
+            stem = f"error/{'-'.join(map(str, sources))}/{target}"
+            arrays |= {f"{stem}/{name}": value for name, value in errors._asdict().items()}
         for (sources, target), fit in self.directed.items():
             stem = f"directed/{'-'.join(map(str, sources))}/{target}"
             arrays |= {f"{stem}/weights-{i}": w for i, w in enumerate(fit.weights)}
@@ -407,13 +490,25 @@ class MomentPredictor:
         self.bases = tuple(Basis(*(arrays[f"basis/{m}/{name}"] for name in Basis._fields)) for m in range(n))
         penalties = {n: v for n, v in arrays.items() if n.startswith("penalty/")}
         self._penalties = {(int(n.split("/")[1]), int(n.split("/")[2])): float(v) for n, v in penalties.items()}
-        self.directed = {}
+        self._shares = {}
+        for name in (n for n in arrays if n.startswith("share/")):
+            _, listed, target = name.split("/")
+            self._shares[tuple(int(a) for a in listed.split("-")), int(target)] = arrays[name]
+        self.directed, self.errors, self._covers = {}, {}, {}
         for stem in sorted({name.rsplit("/", 1)[0] for name in arrays if name.startswith("directed/")}):
             _, listed, target = stem.split("/")
             sources = tuple(int(s) for s in listed.split("-"))
             parts = {name: arrays[f"{stem}/{name}"] for name in Directed._fields if name not in ("weights", "n_obs")}
             weights = tuple(arrays[f"{stem}/weights-{i}"] for i in range(len(sources)))
             self.directed[sources, int(target)] = Directed(weights=weights, n_obs=int(arrays[f"{stem}/n_obs"]), **parts)
+            stem = f"error/{listed}/{target}"
+            self.errors[sources, int(target)] = SampleErrors(arrays[f"{stem}/rows"], arrays[f"{stem}/error"])
+
+
+def _changed(shares: Array, at: int, share: float) -> Array:
+    found = shares.copy()
+    found[at] = share
+    return found
 
 
 def default_patterns(present: NDArray[np.bool_]) -> list[Key]:
@@ -464,8 +559,21 @@ def _penalty_path(kernel: KernelRows, train: Rows, test: Rows, z: Array) -> Call
     return lambda ridge: left @ (right / (np.maximum(values, 0)[:, None] + ridge))
 
 
-def _gains_and_variance(block: Block, at: Rows, signal: Float32, fixed: Float32) -> tuple[Array, Array]:
-    """``(p,)`` gains of held-out predictions and ``(p,)`` variance of what they leave, over measured values."""
+class _Scale(NamedTuple):
+    """How held-out predictions relate to what was measured."""
+
+    gains: Array
+    """(p,)"""
+    variance: Array
+    """(p,) of what predictions leave, ..."""
+    total: Array
+    """... and of what there was, over measured values; 1 of a feature that was never measured here."""
+    error: Float32
+    """(n,) mean square of what is left of each sample."""
+
+
+def _scale(block: Block, at: Rows, signal: Float32, fixed: Float32) -> _Scale:
+    """Of predictions ``(n, p)`` of a target's rows ``at``, around what covariates explain."""
     truth = block.values[at] - fixed
     seen = None if block.observed is None else block.observed[at]
     if seen is not None:
@@ -473,8 +581,21 @@ def _gains_and_variance(block: Block, at: Rows, signal: Float32, fixed: Float32)
     n_obs = np.full(truth.shape[1], len(at), float) if seen is None else seen.sum(0).astype(float)
     gains = feature_gains(truth, signal, n_obs)
     left = truth - gains.astype(np.float32) * signal
-    variance = np.einsum("ij,ij->j", left, left, dtype=np.float64) / np.maximum(n_obs, 1)
-    return gains, np.where(n_obs > 0, variance, 1.0)  # nothing is known of a feature that was never measured here
+    variance, total = (
+        np.where(n_obs > 0, np.einsum("ij,ij->j", x, x, dtype=np.float64) / np.maximum(n_obs, 1), 1.0)
+        for x in (left, truth)
+    )
+    n_values = np.full(len(at), truth.shape[1]) if seen is None else np.maximum(seen.sum(1), 1)
+    return _Scale(gains, variance, total, (np.einsum("ij,ij->i", left, left) / n_values).astype(np.float32))
+
+
+def gained_precision(variance: Array, total: Array) -> Array:
+    """``(p,)`` inverse variance with a prediction, less that without one; hardly above 0 where nothing is gained.
+
+    Weights of an average: predictions that tell nothing take no part, and equal ones stay what they are.
+    """
+    gained = 1 / np.maximum(variance, LEAST_VARIANCE) - 1 / np.maximum(total, LEAST_VARIANCE)
+    return np.asarray(np.maximum(gained, LEAST_GAIN))
 
 
 def _padded(gates: Array, width: int) -> Array:

@@ -21,7 +21,7 @@ from omicvae.stats.components import Array, Block, Float32
 from omicvae.stats.factor_predictor import FactorModel, FactorPredictor, Sizes
 from omicvae.stats.factor_selection import select_sizes
 from omicvae.stats.gates import shrunken_slopes
-from omicvae.stats.moments import LEAST_VARIANCE, CrossFit, Key, MomentPredictor
+from omicvae.stats.moments import CrossFit, Key, MomentPredictor, gained_precision
 from omicvae.stats.probabilistic_cca import Weights
 
 SMALL = 300
@@ -123,8 +123,8 @@ class StackedPredictor:
         return self.moments.covering(sources, target)
 
     def precision(self, key: Key) -> Array:
-        """``(p,)`` inverse variance of a pattern's cross-fitted residuals."""
-        return np.asarray(1 / np.maximum(self.variance[key], LEAST_VARIANCE))
+        """``(p,)`` precision that a pattern's prediction adds to knowing covariates alone."""
+        return gained_precision(self.variance[key], self.moments.directed[key].total)
 
     def signal(self, key: Key, values: Sequence[Float32], designs: Sequence[Float32]) -> Float32:
         """``(n, p)`` prediction of new samples around what covariates explain; values may be NaN."""
