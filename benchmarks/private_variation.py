@@ -166,7 +166,9 @@ def write_page(table: pd.DataFrame, folder: Path) -> None:
         counts = part[part["method"] == "MMVAE++"].groupby("private")["seed"].nunique()
         lines += [f"\n## {TITLES[variant]}, latents {design}, {n_obs} samples\n"]
         lines += ["Seeds at each Q1: " + ", ".join(f"{q}: {n}" for q, n in counts.items()) + ".\n"]
-        lines += ["| method | " + " | ".join(f"Q1 = {q}: {t}" for q, t in wide.columns) + " | CPU s a fit, mean (most) |"]
+        lines += [
+            "| method | " + " | ".join(f"Q1 = {q}: {t}" for q, t in wide.columns) + " | CPU s a fit, mean (most) |"
+        ]
         lines += ["|" + " --- |" * (wide.shape[1] + 2)]
         for method, row in wide.iterrows():
             cells = ["" if np.isnan(v) else f"{v:.3f}" for v in row]
