@@ -33,6 +33,7 @@ EXPERIMENTS = (
     Experiment("private_variation"),
     Experiment("speed"),
     Experiment("imputation", needs_cohorts=True),
+    Experiment("mosaic", needs_cohorts=True),
     Experiment("labels", needs_cohorts=True),
     Experiment("pancancer", needs_cohorts=True),
 )
