@@ -149,10 +149,15 @@ def honesty_table(part: pd.DataFrame) -> pd.DataFrame:
     lines = {}
     for (target, sources), rows in own.groupby(["target", "sources"], sort=False):
         line = {"coverage of .90": spread(rows["coverage90"]), "of .50": spread(rows["coverage50"])}
-        line |= {"sd hidden / measured": f"{rows['sd_ratio'].mean():.2f}", "CRPS less than from the better one": ""}
+        line |= {
+            "sd hidden / measured": f"{rows['sd_ratio'].mean():.2f}",
+            "CRPS less than from the better one (in hindsight)": "",
+        }
         if "+" in sources:
             one = alone.loc[target].reindex(rows["seed"]).to_numpy()
-            line["CRPS less than from the better one"] = f"{100 * (1 - rows['crps'].mean() / one.mean()):.1f} %"
+            line["CRPS less than from the better one (in hindsight)"] = (
+                f"{100 * (1 - rows['crps'].mean() / one.mean()):.1f} %"
+            )
         lines[f"{sources} → {target}"] = line
     return pd.DataFrame.from_dict(lines, orient="index")
 
