@@ -59,6 +59,21 @@ def simulated() -> tuple[CoVAE, Truth]:
     return model, simulation.truth
 
 
+def new_samples(n: int) -> MuData:
+    """Complete samples of the same kind, that the model was not trained on."""
+    mdata = correlated_gaussian(
+        N_OBS + n,
+        modalities=["a", "b", "c"],
+        n_latent=WIDTH,
+        n_vars=30,
+        sigma=linked(),
+        noise=NOISE,
+        linear=True,
+        seed=1,
+    ).mdata
+    return mdata[N_OBS:].copy()
+
+
 def by_algebra(
     sigma: np.ndarray,
     precision: Sequence[np.ndarray],
@@ -126,17 +141,7 @@ def test_it_finds_the_truth_of_a_simulation(simulated: tuple[CoVAE, Truth]) -> N
 
 def test_errors_fall_as_much_as_was_said_once_the_assay_is_measured(simulated: tuple[CoVAE, Truth]) -> None:
     model, _ = simulated
-    fresh = correlated_gaussian(
-        N_OBS + 400,
-        modalities=["a", "b", "c"],
-        n_latent=WIDTH,
-        n_vars=30,
-        sigma=linked(),
-        noise=NOISE,
-        linear=True,
-        seed=1,
-    ).mdata
-    fresh = fresh[N_OBS:].copy()  # the first were trained on
+    fresh = new_samples(400)
     said = assay_value(model, MuData({"a": fresh["a"].copy()})).groupby(["candidate", "target"])["reduction"].mean()
     for candidate, target in (("b", "c"), ("c", "b")):
         errors = []
@@ -151,17 +156,7 @@ def test_errors_fall_as_much_as_was_said_once_the_assay_is_measured(simulated: t
 def test_what_was_measured_in_training_samples_comes_true(simulated: tuple[CoVAE, Truth]) -> None:
     """Errors in new samples fall as much as held-out ones did, within the standard error that is given."""
     model, _ = simulated
-    fresh = correlated_gaussian(
-        N_OBS + 600,
-        modalities=["a", "b", "c"],
-        n_latent=WIDTH,
-        n_vars=30,
-        sigma=linked(),
-        noise=NOISE,
-        linear=True,
-        seed=1,
-    ).mdata
-    fresh = fresh[N_OBS:].copy()  # the first were trained on
+    fresh = new_samples(600)
     table = assay_value(model, MuData({"a": fresh["a"].copy()}), held_out=True)
     measured = table.groupby(["candidate", "target"])[["held_out", "held_out_se", "n_held_out"]]
     assert (measured.nunique() == 1).all(axis=None)  # all samples have the same assays
