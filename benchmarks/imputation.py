@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 import scvi
 from mudata import MuData
-from resumable import begin, commit
+from resumable import append, begin, commit
 from sklearn.model_selection import train_test_split
 
 import omicvae
@@ -226,11 +226,10 @@ def marginal_scores(target: Scale, split, groups) -> dict:
     return row_of(inside, crps, point, truth, groups) | {"seconds": time.perf_counter() - start}
 
 
-def fit_model(name: str, mdata: MuData, train: np.ndarray, seed: int, epochs: int | None):
-    """A model trained on the training samples of a split."""
+def fit_model(name: str, fitted: MuData, seed: int, epochs: int | None):
+    """A model of training samples, and its seconds."""
     cls, arguments = MODELS[name]
     model_class = getattr(omicvae.model, cls)
-    fitted = mdata[mdata.obs_names[train]].copy()
     model_class.setup_mudata(fitted)
     scvi.settings.seed = seed
     model = model_class(fitted, **arguments)
@@ -295,7 +294,8 @@ def run(task_name: str, seed: int, methods: list[str], done: set, epochs: int | 
     scales = {a: Scale(task, a, dense(mdata, a), train) for a in task.assays}
     for method in wanted:
         try:
-            model, seconds = (None, 0.0) if method not in MODELS else fit_model(method, mdata, train, seed, epochs)
+            fitted = mdata[mdata.obs_names[train]].copy()
+            model, seconds = fit_model(method, fitted, seed, epochs) if method in MODELS else (None, 0.0)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # must not end the run
             print(f"{task_name} seed {seed} {method}: {type(error).__name__}: {error}", flush=True)
             continue
@@ -311,8 +311,7 @@ def run(task_name: str, seed: int, methods: list[str], done: set, epochs: int | 
                 found = model_scores(model, mdata, sources, target, scale, test, groups) | {"seconds": seconds}
             row = {"task": task_name, "seed": seed, "method": method, "sources": "+".join(sources), "target": target}
             row |= {"n_train": len(train), **found, "version": commit()}
-            append(out, row)
-            print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+            append(out, row, COLUMNS)
 
 
 COLUMNS = (
@@ -332,12 +331,6 @@ COLUMNS = (
         "version",
     ),
 )
-
-
-def append(out: Path, row: dict) -> None:
-    """Add a row to the CSV."""
-    frame = pd.DataFrame([row]).reindex(columns=list(COLUMNS))
-    frame.to_csv(out, mode="a", header=not out.exists(), index=False, float_format="%.5f")
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def over_closed_form(wide: pd.DataFrame) -> str:
     if both.empty:
         return ""
     gain = 1 - both[OURS].mean() / both["CoVAE closed form"].mean()
-    return f"{100 * gain:.1f} % ({len(both)})"
+    return f"{round(100 * gain, 1) + 0.0:.1f} % ({len(both)})"  # no -0.0
 
 
 def comparison(table: pd.DataFrame) -> pd.DataFrame:

@@ -15,19 +15,15 @@ Columns as there; ``n_common`` training samples have all sources and the target.
 from __future__ import annotations
 
 import argparse
-import time
 from itertools import combinations
 from pathlib import Path
 
 import imputation
 import numpy as np
 import pandas as pd
-import scvi
 from mudata import MuData
 from page_parts import intro, markdown, provenance, spread
-from resumable import begin, commit
-
-import omicvae
+from resumable import append, begin, commit
 
 COHORTS = {
     "brca": imputation.Task(
@@ -86,17 +82,6 @@ class Split:
         return MuData({a: self.mdata.mod[a][names[self.having((a,))]].copy() for a in self.task.assays})
 
 
-def fit(method: str, split: Split, seed: int, epochs: int | None) -> tuple[object, float]:
-    """A model of all training samples, and its seconds."""
-    model_class, arguments = imputation.MODELS[method]
-    cls, fitted = getattr(omicvae.model, model_class), split.training()
-    cls.setup_mudata(fitted)
-    scvi.settings.seed = seed
-    model, start = cls(fitted, **arguments), time.perf_counter()
-    model.train(**({} if method == "ProbabilisticCCA" else {"max_epochs": epochs, "enable_progress_bar": False}))
-    return model, time.perf_counter() - start
-
-
 def run(cohort: str, seed: int, methods: list[str], done: set, epochs: int | None, out: Path) -> None:
     """All methods on one split; rows are appended as they come."""
     wanted = directions(COHORTS[cohort].assays)
@@ -105,7 +90,9 @@ def run(cohort: str, seed: int, methods: list[str], done: set, epochs: int | Non
         return
     split = Split(cohort, seed)
     for method in left:
-        model, seconds = fit(method, split, seed, epochs) if method in MODELS else (None, 0.0)
+        model, seconds = None, 0.0
+        if method in MODELS:
+            model, seconds = imputation.fit_model(method, split.training(), seed, epochs)
         for sources, target in wanted:
             key = dict(zip(KEY, (cohort, seed, method, "+".join(sources), target), strict=True))
             if tuple(key.values()) in done:
@@ -118,11 +105,7 @@ def run(cohort: str, seed: int, methods: list[str], done: set, epochs: int | Non
                 found = imputation.model_scores(
                     model, split.mdata, sources, target, scale, split.test, split.groups
                 ) | {"seconds": seconds}
-            row = key | {"n_common": len(common)} | found | {"version": commit()}
-            pd.DataFrame([row]).reindex(columns=list(COLUMNS)).to_csv(
-                out, mode="a", header=not out.exists(), index=False, float_format="%.5f"
-            )
-            print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+            append(out, key | {"n_common": len(common)} | found | {"version": commit()}, COLUMNS)
 
 
 def crps_table(part: pd.DataFrame) -> pd.DataFrame:
@@ -135,7 +118,7 @@ def crps_table(part: pd.DataFrame) -> pd.DataFrame:
         others = wide.drop(columns="CoVAE", errors="ignore")
         best = int((wide.get("CoVAE", np.nan) < others.min(1)).sum())
         lines[f"{sources} → {target}"] = (
-            {"samples with both": f"{own['n_common'].mean():.0f}"}
+            {"samples with all": f"{own['n_common'].mean():.0f}"}
             | {m: f"{v:.4f}" for m, v in wide.mean().items()}
             | {"CoVAE has the least": f"{best} of {len(wide)}"}
         )
@@ -148,17 +131,15 @@ def honesty_table(part: pd.DataFrame) -> pd.DataFrame:
     alone = own[~own["sources"].str.contains("+", regex=False)].groupby(["target", "seed"])["crps"].min()
     lines = {}
     for (target, sources), rows in own.groupby(["target", "sources"], sort=False):
-        line = {"coverage of .90": spread(rows["coverage90"]), "of .50": spread(rows["coverage50"])}
-        line |= {
+        one = alone.loc[target].reindex(rows["seed"]).mean()
+        lines[f"{sources} → {target}"] = {
+            "coverage of .90": spread(rows["coverage90"]),
+            "of .50": spread(rows["coverage50"]),
             "sd hidden / measured": f"{rows['sd_ratio'].mean():.2f}",
-            "CRPS less than from the better one (in hindsight)": "",
+            "CRPS less than from the better one (in hindsight)": f"{100 * (1 - rows['crps'].mean() / one):.1f} %"
+            if "+" in sources
+            else "",
         }
-        if "+" in sources:
-            one = alone.loc[target].reindex(rows["seed"]).to_numpy()
-            line["CRPS less than from the better one (in hindsight)"] = (
-                f"{100 * (1 - rows['crps'].mean() / one.mean()):.1f} %"
-            )
-        lines[f"{sources} → {target}"] = line
     return pd.DataFrame.from_dict(lines, orient="index")
 
 

@@ -28,7 +28,7 @@ import pandas as pd
 import scvi
 from mudata import MuData
 from page_parts import intro, provenance
-from resumable import begin, commit
+from resumable import append, begin, commit
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import train_test_split
@@ -112,14 +112,6 @@ def of_model(simulation: Simulation, method: str, train: np.ndarray, test: np.nd
     return rows
 
 
-def append(out: Path, row: dict) -> None:
-    """Add a row to the CSV, and print it."""
-    pd.DataFrame([row]).reindex(columns=list(COLUMNS)).to_csv(
-        out, mode="a", header=not out.exists(), index=False, float_format="%.4f"
-    )
-    print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-
-
 def run(
     variant: str, design: str, n_obs: int, private: int, seed: int, methods: list[str], done: set, out: Path
 ) -> None:
@@ -138,7 +130,7 @@ def run(
         else:
             found = {t: of_regression(simulation, method, t, train, test) for t in NAMES}
         for target, values in found.items():
-            append(out, key | {"method": method, "target": target} | values | {"version": commit()})
+            append(out, key | {"method": method, "target": target} | values | {"version": commit()}, COLUMNS)
 
 
 def screens(part: pd.DataFrame) -> str:

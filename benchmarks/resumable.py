@@ -1,11 +1,11 @@
-"""What every resumable benchmark begins with: quiet, one thread, and the rows that its CSV has already."""
+"""What resumable benchmarks share: quiet, one thread, rows that the CSV has already, rows that are added to it."""
 
 from __future__ import annotations
 
 import logging
 import subprocess
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -32,3 +32,10 @@ def commit() -> str:
     here = Path(__file__).parent
     found = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], cwd=here, capture_output=True, text=True)
     return found.stdout.strip() or omicvae.__version__
+
+
+def append(csv: Path, row: Mapping[str, object], columns: Sequence[str]) -> None:
+    """Add a row to the CSV, and print it."""
+    frame = pd.DataFrame([row]).reindex(columns=list(columns))
+    frame.to_csv(csv, mode="a", header=not csv.exists(), index=False, float_format="%.5f")
+    print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)

@@ -7,13 +7,8 @@ from sklearn.linear_model import Ridge
 from omicvae.stats import moments
 from omicvae.stats.components import Block, principal_components
 from omicvae.stats.kernels import MixedKernel
-from omicvae.stats.moments import (
-    LEAST_ROWS,
-    PENALTIES,
-    MomentPredictor,
-    assign_folds,
-    default_patterns,
-)
+from omicvae.stats.moments import PENALTIES, MomentPredictor
+from omicvae.stats.patterns import LEAST_ROWS, default_patterns
 
 LINEAR = MixedKernel(nonlinear=0.0)
 
@@ -363,11 +358,6 @@ def test_a_source_that_knows_nothing_takes_hardly_any_part(monkeypatch, shares):
     assert (np.mean(lost) < 0.01) == bool(shares)
 
 
-def test_what_gains_nothing_has_hardly_any_weight():
-    found = moments.gained_precision(np.array([0.5, 1.0, 1.1, 0.0]), np.array([1.0, 1.0, 1.0, 0.0]))
-    np.testing.assert_allclose(found, [1.0, moments.LEAST_GAIN, moments.LEAST_GAIN, moments.LEAST_GAIN])
-
-
 def test_more_sources_are_better():
     xs = assays(300, 10, 10, 12, noise=1.5)
     predictor = prepared(xs)
@@ -530,36 +520,3 @@ def test_too_few_samples_support_nothing(n, kept, n_covariates):
 def test_repeated_samples_and_many_features():
     x = np.repeat(np.random.default_rng(0).normal(size=(10, 5000)), 2, axis=0)
     fit_all([block(x), block(x[:, :6])], np.ones((20, 2), bool))
-
-
-# ---------------------------------------------------------------------- patterns and folds
-
-
-def test_patterns_of_up_to_four_assays_are_all():
-    for n_modalities in (1, 2, 3, 4):
-        keys = default_patterns(np.ones((3, n_modalities), bool))
-        assert len(keys) == len(set(keys)) == n_modalities * (2 ** (n_modalities - 1) - 1)
-        assert all(target not in sources and tuple(sorted(sources)) == sources for sources, target in keys)
-
-
-def test_patterns_of_more_assays_are_those_that_occur():
-    present = np.ones((4, 6), bool)
-    present[0, [2, 4]] = False
-    keys = default_patterns(present)
-    assert ((0, 1, 3, 5), 2) in keys  # what else the first sample has
-    assert ((1, 3, 5), 0) in keys
-    assert ((0, 1, 2, 3, 4), 5) in keys
-    assert {((a,), 5) for a in range(5)} <= set(keys)
-    assert ((0, 1), 5) not in keys
-    assert all(sources for sources, _ in keys)
-
-
-def test_folds_are_even_within_each_pattern_and_overall():
-    present = np.random.default_rng(0).random((103, 3)) < 0.6
-    folds = assign_folds(present, 5, seed=0)
-    for rows in (np.ones(103, bool), *((present == pattern).all(1) for pattern in np.unique(present, axis=0))):
-        counts = np.bincount(folds[rows], minlength=5)
-        assert counts.max() - counts.min() <= 1
-    np.testing.assert_array_equal(folds, assign_folds(present, 5, seed=0))
-    assert (folds != assign_folds(present, 5, seed=1)).any()
-    assert assign_folds(present[:0], 5, seed=0).shape == (0,)

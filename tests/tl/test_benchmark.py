@@ -20,7 +20,7 @@ from omicvae.datasets import correlated_gaussian
 from omicvae.model import CoVAE, MMVAEPlusPlus
 from omicvae.nn.likelihoods import Observed
 from omicvae.stats.baselines import RidgeBaseline
-from omicvae.stats.moments import assign_folds
+from omicvae.stats.patterns import assign_folds
 from omicvae.tl import _benchmark, benchmark
 from omicvae.tl._benchmark_arguments import registered_setup
 from omicvae.tl._benchmark_methods import BASELINES, resolve_names

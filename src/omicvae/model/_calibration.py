@@ -17,7 +17,7 @@ from omicvae.model._held_out import MOST_VALUES, Part, Scored, score
 from omicvae.model._report import feature_table, held_out_anndata, pattern_table
 from omicvae.module._prediction import Unknowns, predictive_distribution
 from omicvae.stats.conformal import Conformal, fit_conformal
-from omicvae.stats.moments import assign_folds, default_patterns
+from omicvae.stats.patterns import assign_folds, default_patterns
 
 N_FOLDS = 5
 LEAST_HELD_OUT = 10

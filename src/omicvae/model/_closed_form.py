@@ -18,7 +18,7 @@ from omicvae.module._prediction import Unknowns
 from omicvae.nn import Response
 from omicvae.nn.likelihoods import Observed
 from omicvae.stats.components import Block
-from omicvae.stats.moments import CrossFit, Key, default_patterns
+from omicvae.stats.patterns import CrossFit, Key, default_patterns
 
 Float32 = NDArray[np.float32]
 

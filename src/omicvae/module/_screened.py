@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -11,13 +12,14 @@ from torch.nn import functional as F
 from omicvae.data import Batch, Schema
 from omicvae.module._mmvae_plus_plus import MMVAEPlusPlusModule
 from omicvae.module._per_modality import PerModality
-from omicvae.module._records import Evidence, Pass
-from omicvae.module._shared_private import Shape
+from omicvae.module._records import Evidence
+from omicvae.module._shared_private import LEAST_SD, Shape
 from omicvae.module._turned import Turned
 from omicvae.nn import Decoder, NetworkConfig
 from omicvae.nn.likelihoods import OWN, Normal, Observed
 from omicvae.stats.shared_directions import Directions
 
+STANDARD = math.log(math.expm1(1 - LEAST_SD))  # raw scale of a posterior whose sd is 1
 N_CENTRE = 64
 """Draws of a private latent that its effect is centred by."""
 
@@ -149,8 +151,8 @@ class ScreenedModule(MMVAEPlusPlusModule):
     def encode_private(self, modality: str, values: Tensor, design: Tensor | None) -> tuple[Tensor, Tensor]:
         if not self.first_stage:
             return super().encode_private(modality, values, design)
-        nothing = values.new_zeros(len(values), self.shape.private[modality])
-        return nothing, nothing
+        location = values.new_zeros(len(values), self.shape.private[modality])
+        return location, torch.full_like(location, STANDARD)  # the prior, from which nothing diverges
 
     # ------------------------------------------------------------------ stages
 
@@ -176,19 +178,6 @@ class ScreenedModule(MMVAEPlusPlusModule):
     @property
     def decodes_private_across(self) -> bool:
         return False
-
-    def passes(self, evidence: dict[str, Evidence], batch: Batch, progress: float) -> list[Pass]:
-        """Those of MMVAE++; in the first stage without the private latents' divergence."""
-        if self.first_stage:
-            d = self.shape.shared
-            evidence = {
-                m: Evidence(
-                    torch.cat([e.location[:, :d], torch.zeros_like(e.location[:, d:])], -1),
-                    torch.cat([e.scale[:, :d], torch.ones_like(e.scale[:, d:])], -1),
-                )
-                for m, e in evidence.items()
-            }
-        return super().passes(evidence, batch, progress)
 
     def decode(self, modality: str, z: Tensor, design: Tensor | None, route: Tensor) -> Tensor:
         """As of every model; in the first stage, of the features that passed alone where they are separate."""

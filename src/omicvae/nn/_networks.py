@@ -72,7 +72,7 @@ class Perceptron(nn.Sequential):
     def forward(self, inputs: Tensor, columns: Tensor | None = None) -> Tensor:
         """``(..., n_out)``; with ``columns``, from these inputs alone, the others being 0."""
         for i, layer in enumerate(self):
-            inputs = _of_some(layer, columns)(inputs) if i == 0 else layer(inputs)
+            inputs = _of_inputs(layer, columns)(inputs) if i == 0 else layer(inputs)
         return inputs
 
 
@@ -115,7 +115,7 @@ class Encoder(nn.Module):
         if columns is not None:
             covariates = torch.arange(self.n_vars, self.linear.in_features, device=columns.device)
             columns = torch.cat([columns, covariates])
-        location, raw = _of_some(self.linear, columns)(full), self.scale_bias.expand(full.shape[0], -1)
+        location, raw = _of_inputs(self.linear, columns)(full), self.scale_bias.expand(full.shape[0], -1)
         if self.out is None:
             return location, raw
         more, change = self.out(self.hidden(full, columns)).chunk(2, -1)
@@ -159,13 +159,13 @@ class Decoder(nn.Module):
         if columns is not None:
             n = len(columns)
             rows = (torch.arange(self.n_heads, device=columns.device)[:, None] * self.n_vars + columns).flatten()
-        eta = _some(self.linear, rows)(z)
+        eta = _of_outputs(self.linear, rows)(z)
         if self.out is not None:
-            eta = eta + _some(self.out, rows)(self.hidden(z))
+            eta = eta + _of_outputs(self.out, rows)(self.hidden(z))
         return eta.unflatten(-1, (self.n_heads, n))
 
 
-def _some(layer: nn.Linear, rows: Tensor | None) -> Callable[[Tensor], Tensor]:
+def _of_outputs(layer: nn.Linear, rows: Tensor | None) -> Callable[[Tensor], Tensor]:
     """A linear layer, or some of its outputs."""
     if rows is None:
         return layer
@@ -173,7 +173,7 @@ def _some(layer: nn.Linear, rows: Tensor | None) -> Callable[[Tensor], Tensor]:
     return lambda inputs: F.linear(inputs, layer.weight[rows], bias)
 
 
-def _of_some(layer: nn.Module, columns: Tensor | None) -> Callable[[Tensor], Tensor]:
+def _of_inputs(layer: nn.Module, columns: Tensor | None) -> Callable[[Tensor], Tensor]:
     """A layer, a linear one of some of its inputs."""
     if columns is None or not isinstance(layer, nn.Linear):
         return layer

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from omicvae.stats.components import Array, Block, Float32, covariate_effects, residual
 from omicvae.stats.gates import feature_gains
-from omicvae.stats.moments import CrossFit, Key, assign_folds
+from omicvae.stats.patterns import CrossFit, Key, assign_folds
 from omicvae.stats.probabilistic_cca import Posterior, Weights, evidence, find_gaps, posterior, predict
 from omicvae.stats.variational_factors import Fit, Rows, fit_factors, measured_rows
 

@@ -19,7 +19,6 @@ source says that others say too, or nothing at all, is not to count twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,18 +37,25 @@ from omicvae.stats.components import (
 )
 from omicvae.stats.gates import feature_gains, gated_error, isotonic_gates
 from omicvae.stats.kernels import KernelRows, MixedKernel
+from omicvae.stats.patterns import (
+    LEAST_ROWS,
+    LEAST_VARIANCE,
+    CrossFit,
+    Key,
+    SampleErrors,
+    assign_folds,
+    cover,
+    gained_precision,
+)
 
 PENALTIES = np.logspace(-3, 2, 16)
 PENALTY_FOLDS = 3  # of the folds, on which penalties are compared; one, where each costs a factorisation
 SHARES = (0.0, 0.1, 0.3)  # of a source's own strength, beside others
 SHARE_ROWS = 1000  # samples, evenly spread, that shares are chosen on
 COARSE = slice(1, None, 2)  # of the penalties, where each costs a factorisation
-LEAST_ROWS = 20  # with fewer samples in common, two assays say nothing about one another here
 EXACT_ROWS = 3000  # kernel matrices up to this size are kept and factorised
 LANDMARKS = 1500
 EIGEN_ROWS = 1500  # up to this many rows an eigendecomposition serves all penalties
-LEAST_VARIANCE = 1e-6
-LEAST_GAIN = 1e-4
 CLOSED = 5e-3  # a gate below is shut
 
 
@@ -60,31 +66,6 @@ class Regression(NamedTuple):
     """(m_a, k) of each source's features."""
     offset: Array
     """(k,)"""
-
-
-class CrossFit(NamedTuple):
-    """Predictions of samples by fits that have not seen them."""
-
-    rows: Rows
-    """(n,) positions of the samples, in the order of the target's rows."""
-    folds: NDArray[np.intp]
-    """(n,) fold of each sample."""
-    prediction: Float32
-    """(n, p) on the standardised scale."""
-
-
-class SampleErrors(NamedTuple):
-    """Mean squared error over features of each sample, predicted by fits that have not seen it."""
-
-    rows: Rows
-    """(n,) positions of samples, ascending."""
-    error: Float32
-    """(n,)"""
-
-    def better_than(self, other: SampleErrors) -> bool | None:
-        """Whether errors are smaller in the samples that both have; ``None`` if these are too few to say."""
-        _, own, others = np.intersect1d(self.rows, other.rows, assume_unique=True, return_indices=True)
-        return None if len(own) < LEAST_ROWS else bool(self.error[own].mean() < other.error[others].mean())
 
 
 class Directed(NamedTuple):
@@ -104,10 +85,6 @@ class Directed(NamedTuple):
     """(p,) around what covariates explain, in the same samples."""
     n_obs: int
     """Samples with all sources and the target."""
-
-
-Key = tuple[tuple[int, ...], int]
-"""Sources (ascending) and target, as positions of assays."""
 
 
 class MomentPredictor:
@@ -200,7 +177,7 @@ class MomentPredictor:
         at = self.position[rows, target]
         strengths = self._strengths(key)
         held = [self._held_out_codes(key, rows, fold, strengths) for fold in range(self.n_folds)]
-        gates = self._gates(held)
+        gates = isotonic_gates(*_sums(held)[1:])
         signal = self._in_features(key, rows, held, gates)
         fixed = self._held_out_fixed(target, rows)
         scale = _scale(block, at, signal, fixed)
@@ -287,10 +264,10 @@ class MomentPredictor:
     def _error_of(self, key: Key, rows: Rows, strengths: Array) -> float:
         """Squared error of held-out codes that is left with the best gates."""
         held = [self._held_out_codes(key, rows, fold, strengths) for fold in range(min(self.n_folds, PENALTY_FOLDS))]
+        sums = _sums(held)
         weight = self.bases[key[1]].scale ** 2
-        width = min(len(weight), *(truth.shape[1] for truth, _ in held))
-        sums = [((t**2).sum(0), (t * f).sum(0), (f**2).sum(0)) for t, f in held]
-        total, products, squares = (np.sum([s[i][:width] for s in sums], axis=0) for i in range(3))
+        width = min(len(weight), sums.shape[1])
+        total, products, squares = sums[:, :width]
         return gated_error(total, products, squares, weight[:width])
 
     def _regress(self, key: Key, rows: Rows, codes: Array, strengths: Array) -> Regression:
@@ -346,12 +323,6 @@ class MomentPredictor:
         )
         return truth, found
 
-    def _gates(self, held: list[tuple[Array, Array]]) -> Array:
-        width = min(truth.shape[1] for truth, _ in held)
-        products = sum((truth * found)[:, :width].sum(0) for truth, found in held)
-        squares = sum((found**2)[:, :width].sum(0) for _, found in held)
-        return isotonic_gates(np.asarray(products), np.asarray(squares))
-
     def _in_features(self, key: Key, rows: Rows, held: list[tuple[Array, Array]], gates: Array) -> Float32:
         """``(len(rows), p)`` cross-fitted predictions around covariates' effects, before gains."""
         target = key[1]
@@ -381,7 +352,7 @@ class MomentPredictor:
         rows = self.common(key)
         strengths = self._strengths(key)
         held = [self._held_out_codes(key, rows, fold, strengths) for fold in range(self.n_folds)]
-        signal = self._in_features(key, rows, held, self._gates(held))
+        signal = self._in_features(key, rows, held, isotonic_gates(*_sums(held)[1:]))
         gains = self.directed[key].gains.astype(np.float32)
         return CrossFit(rows, self.folds[rows], self._held_out_fixed(key[1], rows) + gains * signal)
 
@@ -426,27 +397,13 @@ class MomentPredictor:
         """
         key = tuple(sorted(sources)), target
         if key not in self._covers:
-            chosen: list[Key] = []
-            left = set(sources)
-            while fitted := [k for k in self.directed if k[1] == target and set(k[0]) <= left]:
-                chosen.append(self._best(fitted))
-                left -= set(chosen[-1][0])
-            self._covers[key] = chosen
+            unexplained = {
+                k: float(fit.variance.mean() / max(fit.total.mean(), LEAST_VARIANCE))
+                for k, fit in self.directed.items()
+                if k[1] == target
+            }
+            self._covers[key] = cover(sources, unexplained, self.errors)
         return self._covers[key]
-
-    def _best(self, keys: list[Key]) -> Key:
-        """The largest pattern, or one that beats it."""
-        best, *others = sorted(keys, key=lambda k: (-len(k[0]), k))
-        for key in others:
-            better = self.errors[key].better_than(self.errors[best])
-            if better is None:
-                better = self._unexplained(key) < self._unexplained(best)
-            best = key if better else best
-        return best
-
-    def _unexplained(self, key: Key) -> float:
-        fit = self.directed[key]
-        return float(fit.variance.mean() / max(fit.total.mean(), LEAST_VARIANCE))
 
     def adopt(self, other: MomentPredictor) -> None:
         """Take over the fitted patterns of a predictor of the same samples."""
@@ -511,34 +468,6 @@ def _changed(shares: Array, at: int, share: float) -> Array:
     return found
 
 
-def default_patterns(present: NDArray[np.bool_]) -> list[Key]:
-    """All sets of sources for up to four assays; else single ones, all others, and those that occur."""
-    n_modalities = present.shape[1]
-    found: set[Key] = set()
-    for target in range(n_modalities):
-        others = [m for m in range(n_modalities) if m != target]
-        sizes = range(1, len(others) + 1) if n_modalities <= 4 else (1, len(others))
-        found |= {(sources, target) for size in sizes for sources in combinations(others, size)}
-        if n_modalities > 4:
-            for pattern in np.unique(present, axis=0):
-                sources = tuple(m for m in others if pattern[m])
-                found |= {(sources, target)} if sources else set()
-    return sorted(found)
-
-
-def assign_folds(present: NDArray[np.bool_], n_folds: int, seed: int) -> NDArray[np.intp]:
-    """``(n,)`` fold of every sample, at random and equally within each pattern of assays."""
-    rng = np.random.default_rng(seed)
-    folds = np.zeros(len(present), dtype=np.intp)
-    _, group = np.unique(present, axis=0, return_inverse=True)
-    start = 0
-    for g in range(group.max() + 1 if len(group) else 0):
-        members = rng.permutation(np.flatnonzero(group.reshape(-1) == g))
-        folds[members] = (start + np.arange(len(members))) % n_folds
-        start += len(members)
-    return folds
-
-
 def _penalty_path(kernel: KernelRows, train: Rows, test: Rows, z: Array) -> Callable[[float], Array]:
     """Penalty -> ``(n_test, k)`` predictions of centred codes ``z`` ``(n_train, k)``; one factorisation serves many."""
     if not kernel.exact and len(train) > kernel.training.shape[1]:
@@ -557,6 +486,15 @@ def _penalty_path(kernel: KernelRows, train: Rows, test: Rows, z: Array) -> Call
     values, vectors = np.linalg.eigh(gram)
     left, right = across @ vectors, vectors.T @ z
     return lambda ridge: left @ (right / (np.maximum(values, 0)[:, None] + ridge))
+
+
+def _sums(held: list[tuple[Array, Array]]) -> Array:
+    """``(3, k)`` sums over all folds of codes squared, codes times predictions, and predictions squared."""
+    width = min(truth.shape[1] for truth, _ in held)
+    return np.sum(
+        [[(t**2).sum(0), (t * f).sum(0), (f**2).sum(0)] for t, f in ((t[:, :width], f[:, :width]) for t, f in held)],
+        axis=0,
+    )
 
 
 class _Scale(NamedTuple):
@@ -587,15 +525,6 @@ def _scale(block: Block, at: Rows, signal: Float32, fixed: Float32) -> _Scale:
     )
     n_values = np.full(len(at), truth.shape[1]) if seen is None else np.maximum(seen.sum(1), 1)
     return _Scale(gains, variance, total, (np.einsum("ij,ij->i", left, left) / n_values).astype(np.float32))
-
-
-def gained_precision(variance: Array, total: Array) -> Array:
-    """``(p,)`` inverse variance with a prediction, less that without one; hardly above 0 where nothing is gained.
-
-    Weights of an average: predictions that tell nothing take no part, and equal ones stay what they are.
-    """
-    gained = 1 / np.maximum(variance, LEAST_VARIANCE) - 1 / np.maximum(total, LEAST_VARIANCE)
-    return np.asarray(np.maximum(gained, LEAST_GAIN))
 
 
 def _padded(gates: Array, width: int) -> Array:

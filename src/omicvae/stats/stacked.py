@@ -21,7 +21,8 @@ from omicvae.stats.components import Array, Block, Float32
 from omicvae.stats.factor_predictor import FactorModel, FactorPredictor, Sizes
 from omicvae.stats.factor_selection import select_sizes
 from omicvae.stats.gates import shrunken_slopes
-from omicvae.stats.moments import CrossFit, Key, MomentPredictor, gained_precision
+from omicvae.stats.moments import MomentPredictor
+from omicvae.stats.patterns import CrossFit, Key, gained_precision
 from omicvae.stats.probabilistic_cca import Weights
 
 SMALL = 300

@@ -97,7 +97,7 @@ def assay_value(
     ValueError
         If the model was loaded without data, or for an unknown modality.
     RuntimeError
-        If the model is not trained.
+        If the model is not trained; with ``held_out``, if samples it was fitted on are not in the attached data.
 
     Examples
     --------

@@ -14,7 +14,7 @@ from mudata import MuData
 
 from omicvae.data import Cohort, Schema
 from omicvae.model._sizes import whole_number
-from omicvae.stats.moments import assign_folds
+from omicvae.stats.patterns import assign_folds
 from omicvae.stats.scores import coverage, mae, r2, spearman
 from omicvae.tl._arguments import check_data
 from omicvae.tl._benchmark_arguments import group_labels, named_modalities, predictable_targets, registered_setup

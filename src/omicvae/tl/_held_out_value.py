@@ -13,8 +13,6 @@ from omicvae.stats.conformal import LEAST_SCORES
 
 MOST_VALUES = 2**20  # values of the target whose errors are compared
 
-Positions = NDArray[np.intp]
-
 
 class Kept(NamedTuple):
     """By how much held-out errors fell."""
