@@ -1,7 +1,7 @@
 """Memory and speed as a cohort grows: training and latents from shards on disk, and from memory.
 
 Run: python benchmarks/scale.py [--parts loader train] [--cells 10000 30000 100000] [--million] [--features]
-     [--folder FOLDER] [--out docs/benchmarks/scale.csv] [--write docs/benchmarks]
+     [--folder FOLDER] [--small] [--out docs/benchmarks/scale.csv] [--write docs/benchmarks]
 
 Simulated cells with 2,000 counts (5 % not 0), 10,000 binary values (2 % not 0) and 500 dense values; a fifth of the cells lack
 any one assay. They are written once by ``omicvae.data.write_shards`` to ``--folder`` (by default a temporary folder; a million
@@ -194,6 +194,7 @@ def main() -> None:
     parser.add_argument("--million", action="store_true")
     parser.add_argument("--features", action="store_true")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--small", action="store_true", help="a thousand cells")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/scale.csv"))
     parser.add_argument("--write", type=Path)
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
@@ -201,6 +202,8 @@ def main() -> None:
     if options.one:
         one(options.one)
         return
+    if options.small:
+        options.cells = [1000]
     data = pd.read_csv(options.out) if options.out.exists() else pd.DataFrame(columns=KEY)
     for n_obs, features, sources in cases(options.cells, options.million, options.features):
         known = set(data[KEY].itertuples(index=False, name=None))

@@ -32,6 +32,7 @@ EXPERIMENTS = (
     Experiment("correlated_mnist"),
     Experiment("private_variation"),
     Experiment("speed"),
+    Experiment("scale"),
     Experiment("imputation", needs_cohorts=True),
     Experiment("mosaic", needs_cohorts=True),
     Experiment("labels", needs_cohorts=True),

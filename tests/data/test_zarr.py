@@ -45,6 +45,28 @@ def test_loading_is_reading(tmp_path: Path, columns: np.ndarray | None, runs: li
     np.testing.assert_array_equal(everything, expected if columns is None else expected[:, columns])
 
 
+def test_names_are_in_memory_once(mosaic: Any, tmp_path: Path) -> None:
+    """Of a million cells they, and the tables to look them up, are what is largest."""
+    mosaic.mdata(storage="csr").write_zarr(tmp_path / "m.zarr")
+    opened = open_zarr(tmp_path / "m.zarr")
+    held = {name: id(name) for name in opened.obs_names}
+    for adata in opened.mod.values():
+        assert all(held[name] == id(name) for name in adata.obs_names)
+    cohort = Cohort(opened, mosaic.schema())
+    assert len(cohort) == opened.n_obs
+    for names in (opened.obs_names, *(adata.obs_names for adata in opened.mod.values())):
+        assert "_engine" not in names._cache
+
+
+@pytest.mark.parametrize("whole", [["x", "b", "b"], ["x", "y", "z"]])
+def test_names_that_the_whole_does_not_know_are_kept(whole: list[str], tmp_path: Path) -> None:
+    mdata = mudata.MuData({"rna": AnnData(np.ones((3, 2)), obs=pd.DataFrame(index=list("abc")))})
+    mdata.write_zarr(tmp_path / "m.zarr")
+    stored: Any = zarr.open_group(str(tmp_path / "m.zarr"), mode="r+")["obs"]
+    stored[stored.attrs["_index"]][:] = np.array(whole, dtype=object)
+    assert list(open_zarr(tmp_path / "m.zarr")["rna"].obs_names) == list("abc")
+
+
 def test_all_but_values_is_as_it_was_written(mosaic: Any, tmp_path: Path) -> None:
     """Order of samples, columns and embeddings: what `mudata.read_zarr` would give."""
     mdata = mosaic.mdata(storage="csr")

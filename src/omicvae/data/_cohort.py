@@ -16,6 +16,7 @@ from omicvae.data._batch import Batch
 from omicvae.data._device_matrix import DeviceDense, DeviceSparse, moved
 from omicvae.data._fields import as_categories
 from omicvae.data._matrix import Matrix, open_matrix
+from omicvae.data._names import without_table
 from omicvae.data._schema import CategorySchema, ModalitySchema, Schema
 
 READ_VALUES = 2**24  # values (64 MB if dense) that are read from disk at once where samples are asked for in order
@@ -33,7 +34,7 @@ def modality_rows(mdata: MuData, modality: str) -> NDArray[np.intp]:
     """
     if modality not in mdata.mod:
         return np.full(mdata.n_obs, -1, dtype=np.intp)
-    return mdata.mod[modality].obs_names.get_indexer(mdata.obs_names).astype(np.intp)
+    return without_table(mdata.mod[modality].obs_names).get_indexer(mdata.obs_names).astype(np.intp)
 
 
 def feature_columns(available: pd.Index, schema: ModalitySchema) -> NDArray[np.intp] | None:
@@ -244,7 +245,7 @@ def _check_unique(mdata: MuData, schema: Schema) -> None:
             checked[f"obs_names of modality {name!r}"] = mdata.mod[name].obs_names
             checked[f"var_names of modality {name!r}"] = mdata.mod[name].var_names
     for what, names in checked.items():
-        if not names.is_unique:
+        if not without_table(names).is_unique:
             repeated = names[names.duplicated()].unique()
             shown = ", ".join(map(repr, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
             raise ValueError(f"{what} are not unique, and rows and features are matched by name; repeated: {shown}")

@@ -12,6 +12,7 @@ from mudata import MuData
 from scipy.sparse.csgraph import connected_components
 
 from omicvae.data._cohort import modality_rows
+from omicvae.data._names import without_table
 
 logger = logging.getLogger("omicvae")
 
@@ -84,7 +85,7 @@ def check_names(mdata: MuData, modalities: Sequence[str]) -> None:
         if adata.n_vars < 1:
             raise ValueError(f"modality {name!r} has no features. Leave it out.")
         for axis, names in (("obs", adata.obs_names), ("var", adata.var_names)):
-            if not names.is_unique:
+            if not without_table(names).is_unique:
                 raise ValueError(
                     f"{axis}_names of modality {name!r} are not unique: {_duplicates(names)}. "
                     f"Call mdata[{name!r}].{axis}_names_make_unique() if they are different "
@@ -96,7 +97,7 @@ def check_names(mdata: MuData, modalities: Sequence[str]) -> None:
                 f"{len(unknown)} samples of modality {name!r} are not in mdata.obs_names: {listing(unknown)}. "
                 "The modality was changed after the MuData was built: call mdata.update()."
             )
-    if not mdata.obs_names.is_unique:
+    if not without_table(mdata.obs_names).is_unique:
         raise ValueError(
             f"mdata.obs_names are not unique: {_duplicates(mdata.obs_names)}. Make the obs_names of every modality unique, "
             "also of those that are left out, and call mdata.update()."

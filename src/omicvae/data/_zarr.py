@@ -8,10 +8,13 @@ from typing import Any
 
 import mudata
 import numpy as np
+import pandas as pd
 import zarr
 from anndata import AnnData
 from anndata.io import read_elem, sparse_dataset
 from mudata import MuData
+
+from omicvae.data._names import without_table
 
 BYTES = "omicvae_bytes"
 """Attribute of a store that says how many bytes its matrices have; zarr reads files that are lost or cut as numbers."""
@@ -62,20 +65,24 @@ def open_zarr(path: str | os.PathLike[str]) -> MuData:
     _check_bytes(root, folder)
     try:
         names = [n for n in root["mod"].attrs.get("mod-order", []) if n in root["mod"]] or sorted(root["mod"])
+        parts = {key: read_elem(root[key]) for key in root if key not in ("mod", *LEFT_OUT)}
+        samples = parts["obs"].index if "obs" in parts else pd.Index([])
         with mudata.set_options(pull_on_update=False):
-            mdata = MuData(
-                {name: _open_modality(root["mod"][name]) for name in names},
-                **{key: read_elem(root[key]) for key in root if key not in ("mod", *LEFT_OUT)},
-            )
+            mdata = MuData({name: _open_modality(root["mod"][name], samples) for name in names}, **parts)
     except (IndexError, KeyError, RuntimeError, ValueError) as error:
         raise ValueError(f"{folder} is damaged: {error}") from error
     mdata.uns = dict(mdata.uns)
+    for obs in (mdata.obs, *(adata.obs for adata in mdata.mod.values())):
+        obs.index = without_table(obs.index)
     return mdata
 
 
-def _open_modality(group: Any) -> AnnData:
+def _open_modality(group: Any, samples: pd.Index) -> AnnData:
+    """``samples`` are the names of all samples, which take most of the memory: a modality holds no copies of them."""
     parts: dict[str, Any] = {key: read_elem(group[key]) for key in group if key not in (*VALUES, *LEFT_OUT)}
-    n_obs = len(parts["obs"])
+    n_obs, obs = len(parts["obs"]), parts["obs"]
+    if samples.is_unique and (at := samples.get_indexer(obs.index)).min(initial=0) >= 0:
+        obs.index = pd.Index(samples.to_numpy()[at], dtype=obs.index.dtype, name=obs.index.name)
     if "X" in group:
         parts["X"] = _open_values(group["X"], n_obs)
     layers = group["layers"] if "layers" in group else {}
