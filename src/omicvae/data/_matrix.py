@@ -73,7 +73,7 @@ class DenseMatrix(Matrix):
         self._tensor: Tensor | None = None
         if values.shape[0] * values.shape[1] * 4 <= RESIDENT_BYTES:
             ordered = values if columns is None else values[:, columns]
-            self._tensor = torch.tensor(np.asarray(ordered, dtype=np.float32))
+            self._tensor = torch.from_numpy(np.array(ordered, dtype=np.float32, order="C"))  # a row in one piece
             self._values, self._columns = self._tensor.numpy(), None
 
     def take(self, rows: NDArray[np.intp]) -> Tensor:

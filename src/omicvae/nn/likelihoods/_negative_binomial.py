@@ -76,7 +76,7 @@ class NegativeBinomial(CountLikelihood):
         return super().log_prob(eta, observed, noise)
 
     def _log_prob_of_sparse(self, eta: Tensor, observed: Observed, noise: Tensor) -> Tensor:
-        r"""Sum over features when most counts are 0, where all terms but :math:`-	heta \log(1 + \mu/	heta)` vanish."""
+        r"""Sum over features when most counts are 0, where all terms but :math:`-\theta \log(1 + \mu/\theta)` vanish."""
         log_theta = self._log_dispersion(noise)
         logit = self._log_rate(eta, observed.size) - log_theta
         total = -(log_theta.exp() * F.softplus(logit)).sum(-1)
