@@ -36,6 +36,7 @@ import torch
 from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
+from speed_page import DECODINGS
 
 import omicvae
 
@@ -89,7 +90,9 @@ def multivi(epochs: int, known: Known) -> Rows:
     """MULTIVI, a step being an epoch."""
     if any(k[0] == "multivi" for k in known):
         return
-    found = speed_peers.against_multivi(Path(os.environ["OMICVAE_DATA"]), max(epochs // 3, 2), rounds=2)
+    found, decodings = speed_peers.against_multivi(Path(os.environ["OMICVAE_DATA"]), max(epochs // 3, 2), rounds=2)
+    for name, count in decodings.items():
+        yield {"part": DECODINGS, "model": name, "setting": "MULTIVI", "batch": speed_peers.BATCH, "cpu_ratio": count}
     for name, peer in product(speed_floor.MODELS, speed_peers.MULTIVI):
         yield row("multivi", name, peer, speed_peers.BATCH, np.stack([found[name], found[peer]], 1), 1)
 
