@@ -106,6 +106,18 @@ class TestBacked:
         mosaic.check(cohort.batch([9, 3, 7, 1]), backed.obs_names[[9, 3, 7, 1]])
         assert cohort.batch([]).x["rna"].shape == (0, 7)
 
+    def test_a_file_that_was_closed_is_opened_again(self, mosaic: Any, kind: str, backed: mudata.MuData) -> None:
+        """`AnnData.to_memory` closes the file; AnnData's own `.X` opens it again when asked."""
+        cohort = Cohort(backed, mosaic.schema())
+        for adata in backed.mod.values():
+            adata.to_memory()
+        backed.file.close()
+        assert not backed.file.is_open
+        mosaic.check(cohort.batch([9, 3, 7, 1]), backed.obs_names[[9, 3, 7, 1]])
+        backed.file.close()
+        loaded = cohort.loaded([np.array([9, 3, 7, 1], dtype=np.intp)])
+        mosaic.check(loaded.batch(slice(None)), backed.obs_names[[9, 3, 7, 1]])
+
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("chunk_rows", [1, 5, 100])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -110,8 +111,9 @@ class Cohort:
                 continue
             if layer is not None and layer not in adata.layers:
                 raise ValueError(f"modality {modality.name!r} has no layer {layer!r}, which the model was set up with")
+            again = partial(stored_values, mdata, modality.name, layer)
             try:
-                store[modality.name] = open_matrix(stored_values(mdata, modality.name, layer), columns)
+                store[modality.name] = open_matrix(again(), columns, again)
             except TypeError as error:
                 raise TypeError(f"modality {modality.name!r}: {error}") from error
         if modality.size_factor_key is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import h5py
@@ -38,6 +38,10 @@ class Matrix(ABC):
     def __init__(self, values: Any, columns: NDArray[np.intp] | None) -> None:
         self._values, self._columns = values, columns
 
+    def _stored(self) -> Any:
+        """The matrix, which can be read."""
+        return self._values
+
     @abstractmethod
     def _read(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Stored rows, in the order asked."""
@@ -49,8 +53,9 @@ class Matrix(ABC):
 
     def loaded(self, runs: Sequence[NDArray[np.intp]]) -> Matrix:
         """The rows of all ``runs``, in that order, in memory; each run is read at once, sparse values as sparse."""
-        blocks = [read_rows(self._values, rows) for rows in runs if len(rows)]
-        blocks = blocks or [read_rows(self._values, np.zeros(0, dtype=np.intp))]
+        stored = self._stored()
+        blocks = [read_rows(stored, rows) for rows in runs if len(rows)]
+        blocks = blocks or [read_rows(stored, np.zeros(0, dtype=np.intp))]
         if sparse.issparse(blocks[0]):
             return SparseMatrix(sparse.vstack(blocks, format="csr"), self._columns)
         return DenseMatrix(np.concatenate(blocks, dtype=np.float32, casting="unsafe"), self._columns)
@@ -112,11 +117,37 @@ class SparseMatrix(Matrix):
 
 
 class BackedMatrix(Matrix):
-    """A matrix on disk."""
+    """A matrix on disk.
+
+    Parameters
+    ----------
+    values, columns
+        As for every matrix.
+    again
+        Opens the file again: ``AnnData.to_memory`` closes it behind the back of whoever reads from it, and AnnData's own
+        ``.X`` opens it when it is next asked for.
+    """
+
+    def __init__(
+        self, values: Any, columns: NDArray[np.intp] | None, again: Callable[[], object] | None = None
+    ) -> None:
+        super().__init__(values, columns)
+        self._again = again
+
+    def _stored(self) -> Any:
+        if self._again is not None and _is_closed(self._values):
+            self._values = self._again()
+        return self._values
 
     def _read(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        block: Any = read_rows(self._values, rows)
+        block: Any = read_rows(self._stored(), rows)
         return np.ascontiguousarray(block.toarray() if sparse.issparse(block) else block, dtype=np.float32)
+
+
+def _is_closed(values: object) -> bool:
+    """Whether the HDF5 file that a matrix is in was closed."""
+    stored = values.group if isinstance(values, CSRDataset | CSCDataset) else values
+    return isinstance(stored, h5py.Dataset | h5py.Group) and not stored
 
 
 def read_rows(values: object, rows: NDArray[np.intp]) -> NDArray[np.generic] | sparse.csr_matrix:
@@ -161,7 +192,9 @@ def read_rows(values: object, rows: NDArray[np.intp]) -> NDArray[np.generic] | s
     return block[inverse]
 
 
-def open_matrix(values: object, columns: NDArray[np.intp] | None = None) -> Matrix:
+def open_matrix(
+    values: object, columns: NDArray[np.intp] | None = None, again: Callable[[], object] | None = None
+) -> Matrix:
     """Reader for whatever AnnData holds in ``.X`` or a layer.
 
     Parameters
@@ -170,6 +203,8 @@ def open_matrix(values: object, columns: NDArray[np.intp] | None = None) -> Matr
         numpy array, scipy sparse matrix, a backed dataset of AnnData, or an array of HDF5 or zarr.
     columns
         Reordering of the stored columns, or ``None``.
+    again
+        Gives ``values`` anew after their file was closed.
 
     Raises
     ------
@@ -177,7 +212,7 @@ def open_matrix(values: object, columns: NDArray[np.intp] | None = None) -> Matr
         For any other kind of storage.
     """
     if isinstance(values, Stored):
-        return BackedMatrix(values, columns)
+        return BackedMatrix(values, columns, again)
     if sparse.issparse(values):
         return SparseMatrix(values, columns)
     if isinstance(values, np.ndarray):

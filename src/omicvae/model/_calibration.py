@@ -22,6 +22,8 @@ from omicvae.stats.patterns import assign_folds, default_patterns
 N_FOLDS = 5
 LEAST_HELD_OUT = 10
 """Samples below which an error says nothing about others."""
+TRUST_VALUES, TRUST_SAMPLES = MOST_VALUES // 4, 1000
+"""Held-out values, and samples at least, that are scored in training: a feature's coverage is then known to .01."""
 TRUST_COLUMNS = (
     *("n_obs", "r2", "spearman", "coverage90", "crps", "skill_vs_mean", "skill_vs_ridge"),
     "imputable",
@@ -74,7 +76,8 @@ class CalibrationMixin(MultimodalModel):
         for target, name in enumerate(self.modalities):
             mine = [self._scored(key, with_crps=False) for key in default_patterns(present) if key[1] == target]
             self._fit_intervals(target, [s for s in mine if s is not None])
-            scored = list(self._scored_as_measured(name))
+            enough = max(TRUST_SAMPLES, TRUST_VALUES // self.schema[name].n_vars)
+            scored = list(self._scored_as_measured(name, most_samples=enough))
             if scored:
                 self._trust[name] = feature_table(self, name, scored)
 
@@ -97,8 +100,10 @@ class CalibrationMixin(MultimodalModel):
             if found is not None:
                 self._conformal[one.part.sources, target] = found
 
-    def _scored_as_measured(self, modality: str, given: Sequence[str] | None = None) -> Iterator[Scored]:
-        """Scores of every sample from the sources it has, one part a set of sources."""
+    def _scored_as_measured(
+        self, modality: str, given: Sequence[str] | None = None, *, most_samples: int | None = None
+    ) -> Iterator[Scored]:
+        """Scores of samples from the sources they have, one part a set of sources; at most so many a part."""
         cohort, target = self._own_cohort(), self.modalities.index(modality)
         fitted = self._fitted_positions()
         fitted = fitted[cohort.present[fitted, target]]
@@ -110,7 +115,8 @@ class CalibrationMixin(MultimodalModel):
             part = self._held_out_part(sources, target, fitted[(used == pattern).all(1)])
             if part is not None and len(part.positions) >= LEAST_HELD_OUT:
                 limit = max(LEAST_HELD_OUT, MOST_VALUES // self.schema[modality].n_vars)
-                yield score(self.module, cohort, part.thinned(limit), with_crps=True)
+                part = part.thinned(min(limit, most_samples or limit))
+                yield score(self.module, cohort, part, with_crps=True)
 
     def _interval_basis(self, used: NDArray[np.bool_], target: int) -> Conformal | None:
         """Calibration of predictions from the assays marked in ``used``: of this set, else of the most similar one."""

@@ -91,11 +91,12 @@ def read_values(
 def check_likelihood(mdata: MuData, modality: str, likelihood: type[Likelihood], values: Values) -> None:
     """Raise a ValueError if the values cannot come from a likelihood; warn of samples padded with zeros."""
     likelihood.validate(modality, values.summary, values.coverage)
-    if likelihood.discrete and values.coverage is None and values.zero.any():
+    n = int(values.zero.sum())
+    if n and likelihood.discrete and values.coverage is None:
         logger.warning(
-            "modality %r: %d samples hold nothing but zeros (%s), which count as measured. If the assay was not done, "
-            "take them out of mdata[%r].",
-            modality, int(values.zero.sum()), listing(mdata.mod[modality].obs_names[values.zero]), modality,
+            "modality %r: %s nothing but zeros (%s), which counts as measured. If the assay was not done, take such samples "
+            "out of mdata[%r].",
+            modality, "1 sample holds" if n == 1 else f"{n} samples hold", listing(mdata.mod[modality].obs_names[values.zero]), modality,
         )  # fmt: skip
 
 
