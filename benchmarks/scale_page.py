@@ -72,7 +72,8 @@ def exponents(rows: pd.DataFrame, by: str) -> str:
     words = []
     for source, part in rows.groupby("source"):
         for column, what in (("epoch", "an epoch"), ("train", "all of `train()`"), ("latents", "latents")):
-            known = part.dropna(subset=f"{column}_cpu_s").sort_values(by)
+            whole = part if column == "latents" else part[part["n_train"] > part["cells"] / 2]  # epochs
+            known = whole.dropna(subset=f"{column}_cpu_s").sort_values(by)
             if known[by].nunique() > 1:
                 slope = np.polyfit(np.log(known[by]), np.log(known[f"{column}_cpu_s"]), 1)[0]
                 words.append(f"{what} {TITLES[str(source)]} {slope:.2f}")
