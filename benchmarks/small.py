@@ -28,7 +28,7 @@ class Experiment(NamedTuple):
 
 EXPERIMENTS = (
     Experiment("association", has_csv=False),
-    Experiment("correlation", has_csv=False),
+    Experiment("correlation"),
     Experiment("correlated_mnist"),
     Experiment("private_variation"),
     Experiment("speed"),
