@@ -85,6 +85,8 @@ def draw_unknowns(
             {name: torch.full_like(c, transform_batch) for name, c in codes.items() if not name.startswith("cat_")}
         )
     design = module.designs.of(target)(Covariates(codes, batch.continuous))
+    if design is not None:
+        design = design.expand(n_draws, -1, -1)  # continuous covariates alone have nothing to draw
     return Unknowns(design, _sizes(module, batch, target, known, codes, n_draws, scale))
 
 
