@@ -121,3 +121,5 @@ def test_mistakes(rng):
         linear_classification(x[:0], [])
     with pytest.raises(ValueError, match="n_folds must be a whole number of at least 2"):
         linear_classification(x, y, n_folds=1)
+    with pytest.raises(TypeError, match="values of samples must be an array of numbers, got object"):
+        linear_classification(object(), "center")

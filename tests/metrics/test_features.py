@@ -60,3 +60,5 @@ def test_mistakes(tables):
         feature_scores(truth, pd.concat([prediction, prediction]))
     with pytest.raises(ValueError, match="same shape"):
         feature_scores(truth.to_numpy(), prediction.to_numpy()[:, :2])
+    with pytest.raises(TypeError, match="the prediction must be an array of numbers, got dict"):
+        feature_scores(truth, {"a": 1})

@@ -58,6 +58,10 @@ class TestParticipationRatio:
                 participation_ratio(bad)
         with pytest.raises(ValueError, match=r"got \(0, 0\)"):
             participation_ratio(np.zeros((0, 0)))
+        with pytest.raises(
+            TypeError, match=r"such as prior_covariance\(model\), must be an array of numbers, got object"
+        ):
+            participation_ratio(object())
 
 
 def test_prior_covariance_is_that_of_reported_latents(covae):

@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from omicvae.data._validate import listing
+from omicvae.metrics._numbers import numbers
 from omicvae.model._sizes import whole_number
 from omicvae.stats.scores import auroc
 
@@ -94,6 +95,8 @@ def linear_classification(
 
     Raises
     ------
+    TypeError
+        If latents are not an array of numbers, such as a model.
     ValueError
         If shapes do not match, a latent is infinite, fewer than two classes are left, or a test sample has a class that no
         other sample has.
@@ -200,7 +203,7 @@ def usable_samples(
         if latents.index.has_duplicates or labels.index.has_duplicates:
             raise ValueError(f"names of {what} are not unique")
         labels = labels.reindex(latents.index)
-    x = np.asarray(latents, dtype=np.float64)
+    x = numbers(latents, f"values of {what}")
     if x.ndim != 2:
         raise ValueError(f"{what} must have the shape (n_samples, n_latent), got {x.shape}")
     y = pd.Series(np.asarray(labels, dtype=object).reshape(-1))

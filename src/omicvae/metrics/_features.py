@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from omicvae.data._validate import listing
+from omicvae.metrics._numbers import numbers
 from omicvae.stats.scores import mae, r2, spearman
 
 
@@ -37,6 +38,8 @@ def feature_scores(truth: ArrayLike | pd.DataFrame, prediction: ArrayLike | pd.D
 
     Raises
     ------
+    TypeError
+        If either is not an array of numbers.
     ValueError
         If shapes differ, names are not unique, no sample is in both, or the truth lacks a predicted feature.
     """
@@ -46,7 +49,7 @@ def feature_scores(truth: ArrayLike | pd.DataFrame, prediction: ArrayLike | pd.D
     for one in (prediction, truth):
         if isinstance(one, pd.DataFrame):
             names = one.columns
-    x, found = (np.asarray(v, dtype=np.float64) for v in (truth, prediction))
+    x, found = numbers(truth, "the truth"), numbers(prediction, "the prediction")
     scores = {"spearman": spearman(x, found), "r2": r2(x, found), "mae": mae(x, found)}
     return pd.DataFrame({**scores, "n_samples": (~np.isnan(x)).sum(0)}, index=names)
 

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 
+from omicvae.metrics._numbers import numbers
 from omicvae.model import CoVAE
 from omicvae.model._arguments import check_model
 from omicvae.model._model import Model
@@ -61,10 +62,12 @@ def participation_ratio(covariance: ArrayLike) -> float:
 
     Raises
     ------
+    TypeError
+        If it is not an array of numbers, such as a model.
     ValueError
         If it is not a square, symmetric matrix of finite numbers with a positive trace.
     """
-    sigma = np.asarray(covariance, dtype=np.float64)
+    sigma = numbers(covariance, "a covariance, such as prior_covariance(model),")
     if sigma.ndim != 2 or sigma.shape[0] != sigma.shape[1] or sigma.size == 0:
         raise ValueError(f"a covariance must have the shape (D, D), got {sigma.shape}")
     if not np.isfinite(sigma).all():
