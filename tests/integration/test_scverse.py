@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 
 import muon
 import numpy as np
@@ -107,3 +109,16 @@ class TestSettings:
         finally:
             scvi.settings.verbosity = before
         assert "Epoch" not in capsys.readouterr().out
+
+
+def test_a_cohort_that_is_deregistered_leaves_memory() -> None:
+    """scvi-tools keeps all others for as long as the program runs."""
+    mdata = correlated_gaussian(30, modalities=["rna", "prot"], n_latent=2, n_vars=4, seed=0).mdata
+    CoVAE.setup_mudata(mdata)
+    model = CoVAE(mdata, backbone="network")
+    model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    gone = weakref.ref(mdata)
+    model.deregister_manager(mdata)
+    del mdata, model
+    gc.collect()
+    assert gone() is None
