@@ -177,8 +177,8 @@ def render(summary: DemoSummary) -> RenderableType:
         _cohort_table(cohort.mdata, summary.likelihoods),
         "",
         _model_table(summary.models),
-        "[dim]Each modality was hidden in turn in held-out samples and predicted from the others. R2: median over\n"
-        "features. Against ridge: by how much the error of the predictive distribution (CRPS) is below that of\n"
+        "[dim]Each modality was hidden in turn in held-out samples and predicted from the others. R2: median over "
+        "features. Against ridge: by how much the error of the predictive distribution (CRPS) is below that of "
         "ridge regression fitted on the same samples, median over features.[/dim]",
         "",
         f"Written to {summary.output} in {summary.seconds:.0f} s:",

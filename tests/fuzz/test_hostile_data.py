@@ -114,6 +114,9 @@ def test_trains_and_imputes_or_is_refused(data: Any, cases: Callable, files: Pat
             note(repr(case))
             check(case)
         finally:
+            for cls, _ in BUILD.values():  # scvi-tools would keep every case
+                cls._setup_adata_manager_store.clear()
+                cls._per_instance_manager_store.clear()
             for file in files.iterdir():
                 file.unlink()
 
