@@ -5,7 +5,7 @@ Run: python benchmarks/correlation.py [--rho .05 .3 .6 .9] [--seeds 0 1 2 3 4] [
 
 Simulator: two modalities, 10 + 10 latents with correlation rho dimension by dimension, 100 + 100 features through random
 two-layer networks, noise sd .3, 5000 training samples (a tenth of them to stop on) and 2000 test samples. Rows of one
-table come from one run: CoVAE's default, CoVAE as published (Deep-CCA pre-training, joint encoder, constant cross-modal
+rho and seed are of the same data: CoVAE's default, CoVAE as published (Deep-CCA pre-training, joint encoder, constant cross-modal
 term), and the truth measured with the same estimator on the same test samples. What is in the CSV already is not run again.
 
 Columns: ``joint`` and ``conditional`` are mean canonical correlations between the two decoder inputs, drawn from the

@@ -294,8 +294,9 @@ def run(task_name: str, seed: int, methods: list[str], done: set, epochs: int | 
     scales = {a: Scale(task, a, dense(mdata, a), train) for a in task.assays}
     for method in wanted:
         try:
-            fitted = mdata[mdata.obs_names[train]].copy()
-            model, seconds = fit_model(method, fitted, seed, epochs) if method in MODELS else (None, 0.0)
+            model, seconds = None, 0.0
+            if method in MODELS:
+                model, seconds = fit_model(method, mdata[mdata.obs_names[train]].copy(), seed, epochs)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # must not end the run
             print(f"{task_name} seed {seed} {method}: {type(error).__name__}: {error}", flush=True)
             continue

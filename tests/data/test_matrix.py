@@ -61,7 +61,7 @@ def test_a_matrix_too_large_to_hold_twice_is_cast_row_by_row(
 
 @pytest.mark.parametrize("columns", [None, np.array([5, 0, 3, 1])])
 def test_values_stored_by_columns_are_held_by_rows(values: np.ndarray, columns: np.ndarray | None) -> None:
-    """A row of such an array lies in as many places as it has features: minibatches would take seven times as long."""
+    """A row of such an array lies in as many places as it has features, and minibatches are slow."""
     matrix = open_matrix(np.asfortranarray(values.astype(np.float32)), columns)
     assert isinstance(matrix, DenseMatrix) and matrix._tensor is not None and matrix._tensor.is_contiguous()
 
