@@ -28,7 +28,10 @@ PENALTIES = np.logspace(-3, 4, 15)
 """In units of the mean eigenvalue of the source's kernel."""
 MOST_ROWS = 1000
 """Samples of two assays that directions are sought in."""
-MOST_COMPONENTS, MOST_DIRECTIONS = 60, 32
+LEAST_COMPONENTS, MOST_COMPONENTS, SAMPLES_A_COMPONENT = 60, 128, 6
+"""Components that are whitened: one for every few samples, between these limits. What little of the variance is shared can lie
+across all of them; with nearly as many as there are samples, every sample would look alone."""
+MOST_DIRECTIONS = 32
 ROUNDS = 3
 LEAST_SCORE = 0.03
 N_PERMUTATIONS = 10
@@ -148,7 +151,8 @@ def _assay(block: Block, new: Block) -> _Assay:
     effects = covariate_effects(block, everything)
     basis = principal_components(block, everything)
     values, others = (residual(b.values, b.observed, b.design, effects) for b in (block, new))
-    return _Assay(values, others, basis.loadings[:, :MOST_COMPONENTS], basis.scale[:MOST_COMPONENTS])
+    most = int(np.clip(len(everything) // SAMPLES_A_COMPONENT, LEAST_COMPONENTS, MOST_COMPONENTS))
+    return _Assay(values, others, basis.loadings[:, :most], basis.scale[:most])
 
 
 def _gated(assay: _Assay, screen: Screen) -> _Reading:
