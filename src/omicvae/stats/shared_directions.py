@@ -28,9 +28,11 @@ PENALTIES = np.logspace(-3, 4, 15)
 """In units of the mean eigenvalue of the source's kernel."""
 MOST_ROWS = 1000
 """Samples of two assays that directions are sought in."""
+EXPLAINED = 0.99
+"""Share of an assay's variance that whitened components hold together. What is shared can lie across all that rise above the
+noise; the rest, once whitened, would be noise alone."""
 LEAST_COMPONENTS, MOST_COMPONENTS, SAMPLES_A_COMPONENT = 60, 128, 6
-"""Components that are whitened: one for every few samples, between these limits. What little of the variance is shared can lie
-across all of them; with nearly as many as there are samples, every sample would look alone."""
+"""They are at most one for every few samples, but may be as many as the first; never more than the second."""
 MOST_DIRECTIONS = 32
 ROUNDS = 3
 LEAST_SCORE = 0.03
@@ -151,7 +153,9 @@ def _assay(block: Block, new: Block) -> _Assay:
     effects = covariate_effects(block, everything)
     basis = principal_components(block, everything)
     values, others = (residual(b.values, b.observed, b.design, effects) for b in (block, new))
-    most = int(np.clip(len(everything) // SAMPLES_A_COMPONENT, LEAST_COMPONENTS, MOST_COMPONENTS))
+    variance = np.cumsum(basis.scale**2)
+    enough = int(np.searchsorted(variance, EXPLAINED * variance[-1])) + 1 if len(variance) else 0
+    most = min(enough, int(np.clip(len(everything) // SAMPLES_A_COMPONENT, LEAST_COMPONENTS, MOST_COMPONENTS)))
     return _Assay(values, others, basis.loadings[:, :most], basis.scale[:most])
 
 
