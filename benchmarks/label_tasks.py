@@ -140,6 +140,18 @@ def brca_mosaic(folder: Path) -> MuData:
     return with_classes(found, source, ("ER_status", "PAM50"), drop=("indeterminate",))
 
 
+def pancan6(folder: Path) -> MuData:
+    """Expression and microRNA of the 315 tumours of six types that have both."""
+    source = mudata.read_h5mu(folder / "tcga_pancan6_rnaseq.h5mu")
+    return with_classes(MuData(only(source, ("rna", "mirna"))), source, ("cancer_type",))
+
+
+def citeseq(folder: Path) -> MuData:
+    """Counts of blood cells."""
+    source = mudata.read_h5mu(folder / "citeseq_pbmc10k.h5mu")
+    return with_classes(MuData(only(source, ("rna", "protein"))), source, ("cell_type",))
+
+
 def snare(folder: Path) -> MuData:
     """Counts of cells of known type; of the peaks, those seen in at least 100 cells."""
     source = mudata.read_h5mu(folder / "snareseq_mouse_cortex.h5mu")
@@ -181,7 +193,9 @@ def tasks(folder: Path, small: bool) -> Iterator[Task]:
     tissue = "RNA + ATAC constructed" + ("" if (folder / "multiome").is_dir() else ", mouse cortex")
     yield Task("CLL", "drugs and mutations", cll, ("IGHV",))
     yield Task("BRCA", "rna and methylation", brca, ("ER_status", "PAM50"))
+    yield Task("pancan6", "rna and mirna", pancan6, ("cancer_type",))
     if not small:
+        yield Task("CITE-seq", "counts", citeseq, ("cell_type",))
         yield Task("BRCA mosaic", "four assays", brca_mosaic, ("ER_status", "PAM50"))
     for q in (50,) if small else (50, 250, 500, 1000):
         chosen = Selection({"rna": 10, "methylation": 10}, {"rna": q, "methylation": 100})

@@ -6,7 +6,7 @@ Run: python benchmarks/labels.py [--seeds 0 1 2 3 4] [--tasks CLL BRCA ...] [--m
 A model is fitted without the labels of test samples, to training samples alone; a logistic regression (classes weighted by
 their frequency) is trained on their latents and scored on those of the test samples. Seed s is fold s of a stratified
 five-fold split. The peers read principal components of the features instead (50 at most), of one assay, or of all beside
-one another. What is in the CSV already is not run again. Data: the folder named by OMICVAE_DATA.
+one another; of RNA and ATAC counts, MULTIVI of scvi-tools, too (20 latents, 150 epochs at most). What is in the CSV already is not run again. Data: the folder named by OMICVAE_DATA.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ import omicvae
 COLUMNS = ("task", "setting", "seed", "method", "label", "latent", "given", "score", "value", "cpu_seconds")
 ALL = "all"
 SMALL_EPOCHS = 3
+MULTIVI_EPOCHS, MULTIVI_LATENT = 150, 20
+MULTIVI_GIVEN = {ALL: "joint", "rna": "expression", "atac": "accessibility"}
 OURS = ("ProbabilisticCCA", "MMVAE++", "CoVAE")  # at their defaults, beside the paper's settings
 PAPER_NETWORK = {"n_hidden": 128, "n_layers": 1, "dropout": 0.0}  # of the authors' code, but for its activation
 LABEL_WEIGHT = 1000.0  # the paper's beta
@@ -146,6 +148,26 @@ def of_model(
     return rows
 
 
+def of_multivi(task: Task, mdata: MuData, max_epochs: int, train: np.ndarray, test: np.ndarray) -> list[dict]:
+    """Latents of scvi-tools' model of the same counts, given both assays and given each alone."""
+    names = {"modalities": {"rna_layer": "rna", "atac_layer": "atac"}}
+    sets = {"train": mdata[train].copy(), "test": mdata[test].copy()}
+    for data in sets.values():
+        scvi.model.MULTIVI.setup_mudata(data, **names)
+    model = scvi.model.MULTIVI(sets["train"], n_latent=MULTIVI_LATENT, fully_paired=True)
+    model.train(max_epochs, enable_progress_bar=False)
+    table = {
+        (part, given): pd.DataFrame(model.get_latent_representation(data, modality=modality), index=data.obs_names)
+        for part, data in sets.items()
+        for given, modality in MULTIVI_GIVEN.items()
+    }
+
+    def embed(chosen: np.ndarray, given: str) -> np.ndarray:
+        return table["train" if chosen[0] in sets["train"].obs_names else "test", given].loc[chosen].to_numpy()
+
+    return for_labels(task, mdata, train, test, embed, "shared")
+
+
 def r2(truth: np.ndarray, found: np.ndarray) -> float:
     """Median over features."""
     return float(np.median(1 - ((truth - found) ** 2).mean(0) / np.maximum(truth.var(0), 1e-12)))
@@ -201,6 +223,8 @@ def methods_of(task: Task, mdata: MuData, max_epochs: int | None) -> dict[str, C
     if task.latents is not None:
         recipes = {name: DEFAULTS[name] for name in OURS} | as_published(*task.latents)
         found |= {name: lambda d, a, b, r, name=name: of_regression(d, name, a, b, r) for name in REGRESSIONS}
+    elif set(every) == {"rna", "atac"}:
+        found["MULTIVI"] = lambda d, a, b, r: of_multivi(task, d, max_epochs or MULTIVI_EPOCHS, a, b)
     recipes = {name: recipe._replace(max_epochs=max_epochs) for name, recipe in recipes.items()}
     return found | {
         name: lambda d, a, b, r, recipe=recipe: of_model(task, d, recipe, a, b, r) for name, recipe in recipes.items()

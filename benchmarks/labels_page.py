@@ -37,6 +37,9 @@ ABOUT = {
     "the better of the two assays.",
     "BRCA mosaic": "The same labels; fitted to all 802 tumours with whatever they have of four assays, scored on tumours "
     "that have all.",
+    "pancan6": "Type of 315 tumours (six types of TCGA), 5000 genes and 605 microRNAs.",
+    "CITE-seq": "Types of 6661 blood cells, 1000 genes and 14 surface proteins, counts. The types were inferred from "
+    "markers, proteins among them, so that proteins know them best.",
     "RNA + ATAC": "Cell types of the mouse cortex (SNARE-seq), counts; 1677 genes and the peaks seen in at least 100 cells.",
     "CLL constructed, semi-synthetic": "Tables 1 and S2 of the MMVAE++ paper: IGHV from 10 related and Q1 other genes, 10 related and 100 "
     "other CpG sites. **Expression and methylation are semi-synthetic**: drawn from a published linear factor model of the "
