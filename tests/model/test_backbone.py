@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import scvi
+from anndata import AnnData
 from mudata import MuData
 
 from omicvae.datasets import correlated_gaussian
@@ -120,6 +122,27 @@ def test_batches_are_taken_out_of_sources_and_put_into_targets():
     q = (test.obs["batch"] == "q").to_numpy()
     assert (moved - own)[q].mean() == pytest.approx(-2.0, abs=0.15)
     np.testing.assert_allclose(moved[~q], own[~q], atol=1e-5)
+
+
+def test_library_sizes_of_hidden_counts_follow_those_of_the_sources():
+    """Cells that differ in depth alone, by which both assays are deep or both are not; the profiles tell nothing."""
+    rng = np.random.default_rng(0)
+    n = 400
+    depth = np.linalg.cholesky([[1, 0.9], [0.9, 1]]) @ rng.normal(size=(2, n)) * 0.7
+    parts = {}
+    for name, p, d in zip("ab", (30, 20), depth, strict=True):
+        x = rng.poisson(20 * np.exp(d)[:, None] * rng.lognormal(0, 0.5, p)).astype(np.float32)
+        parts[name] = AnnData(x, obs=pd.DataFrame(index=[f"cell_{i}" for i in range(n)]))
+    mdata = MuData(parts)
+    mdata["b"].var_names = [f"b{v}" for v in mdata["b"].var_names]
+    mdata.update()
+    model = fit(mdata[mdata.obs_names[:300]].copy(), backbone="moments")
+    test = mdata[mdata.obs_names[300:]].copy()
+    found = model.impute("b", mdata=MuData({"a": test["a"].copy()}))
+    log_size = np.log(np.asarray(test["b"].X).sum(1))
+    assert np.corrcoef(np.log(found.X.sum(1)), log_size)[0, 1] > 0.8  # .45 where the depth of "a" is not read
+    inside = (np.asarray(test["b"].X) >= found.layers["lower"]) & (np.asarray(test["b"].X) <= found.layers["upper"])
+    assert inside.mean() == pytest.approx(0.9, abs=0.05)
 
 
 def test_arguments():

@@ -63,6 +63,31 @@ def test_predictions_that_do_not_differ_tell_nothing():
     assert torch.equal(fitted(torch.randn(4, 7, P)), torch.zeros(4, 7))
 
 
+def test_numbers_beside_predictions_are_read():
+    rng = np.random.default_rng(0)
+    beside, noise = tensor(rng.normal(size=(N, 1))), 0.5 * rng.normal(size=N)
+    target = beside[:, 0] + tensor(noise)
+    alone, both = CodeRegression(P), CodeRegression(P)
+    alone.fit(tensor(rng.normal(size=(N, P))), target)
+    prediction = tensor(rng.normal(size=(N, P)))
+    both.fit(prediction, target, beside)
+    assert alone.residual.item() == pytest.approx(target.std().item(), rel=0.05)
+    assert both.residual.item() < 0.8 * target.std().item()  # at best .5 / 1.12
+    new = tensor(rng.normal(size=(3, 200, P))), tensor(rng.normal(size=(200, 1)))
+    found = both(*new)
+    assert found.shape == (3, 200)
+    assert np.corrcoef(found[1], new[1][:, 0])[0, 1] > 0.8
+    far = both(new[0][0], torch.full((200, 1), 1e9))
+    assert torch.equal(far, both(new[0][0], torch.full((200, 1), 50.0)))  # an absurd size counts as a large one
+
+
+def test_numbers_beside_predictions_that_do_not_differ_are_enough():
+    beside = torch.randn(N, 1)
+    fitted = CodeRegression(P).fit(torch.ones(N, P), beside[:, 0] + 0.3 * torch.randn(N), beside)
+    found = fitted(torch.ones(4, N, P), beside)
+    assert np.corrcoef(found[2], beside[:, 0])[0, 1] > 0.9
+
+
 # ---------------------------------------------------------------------- library sizes
 
 

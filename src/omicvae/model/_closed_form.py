@@ -74,6 +74,8 @@ class Crossed(NamedTuple):
     """(n,)"""
     prediction: Tensor
     """(n, p) on the encoders' scale."""
+    sources: tuple[int, ...]
+    """Of the leading pattern, whose response is used."""
 
 
 class Target(NamedTuple):
@@ -82,6 +84,8 @@ class Target(NamedTuple):
     observed: Observed
     size_score: Tensor | None
     """(n,) where library sizes lie in their prior; ``None`` without library sizes."""
+    source_sizes: Tensor
+    """(n, k) the same of the sources that have library sizes."""
 
 
 class ClosedForm:
@@ -113,7 +117,7 @@ class ClosedForm:
             if self.predictor.supported(key):
                 fit = self.predictor.fit_pattern(key)
                 self._keep(key, fit)
-                self._respond(key, self._positioned(fit))
+                self._respond(key, self._positioned(fit, key[0]))
 
     def attach(self, cohort: Cohort, positions: NDArray[np.intp]) -> None:
         """Take training samples in without fitting, so that cross-fits can be made again."""
@@ -134,16 +138,16 @@ class ClosedForm:
         return self._fits[key]
 
     def _respond(self, key: Key, crossed: Crossed) -> None:
-        target = read_target(self.module, self.cohort, crossed.positions, key[1])
+        target = read_target(self.module, self.cohort, crossed.positions, key[1], crossed.sources)
         self.responses[key] = self._new_response(key[1]).fit(crossed.prediction, *target)
 
     def _new_response(self, target: int) -> Response:
         likelihood = self.module.likelihoods.of(self.module.modalities[target])
         return Response(likelihood, constant_scale=self.constant_scale).to(self.module.device)
 
-    def _positioned(self, fit: CrossFit) -> Crossed:
+    def _positioned(self, fit: CrossFit, sources: tuple[int, ...]) -> Crossed:
         prediction = torch.from_numpy(fit.prediction).to(self.module.device)
-        return Crossed(self.positions[fit.rows], fit.folds, prediction)
+        return Crossed(self.positions[fit.rows], fit.folds, prediction, sources)
 
     # ------------------------------------------------------------------ held-out predictions
 
@@ -159,7 +163,7 @@ class ClosedForm:
             rows = np.intersect1d(rows, fit.rows)
         at = [np.searchsorted(fit.rows, rows) for fit in fits]
         prediction = self._average(keys, [fit.prediction[i] for fit, i in zip(fits, at, strict=True)])
-        return self._positioned(CrossFit(rows, fits[0].folds[at[0]], prediction))
+        return self._positioned(CrossFit(rows, fits[0].folds[at[0]], prediction), keys[0][0])
 
     def _average(self, keys: list[Key], predictions: list[Float32]) -> Float32:
         """Predictions weighted by precision, feature by feature."""
@@ -174,9 +178,9 @@ class ClosedForm:
 
         A response has two or three numbers a feature: from :data:`ENOUGH` samples on one fit serves all folds.
         """
-        observed, scores = read_target(self.module, self.cohort, crossed.positions, target)
+        read = read_target(self.module, self.cohort, crossed.positions, target, crossed.sources)
         if len(crossed.positions) >= ENOUGH:
-            response = self._new_response(target).fit(crossed.prediction, observed, scores)
+            response = self._new_response(target).fit(crossed.prediction, *read)
             yield np.ones(len(crossed.positions), bool), response
             return
         for fold in np.unique(crossed.folds):
@@ -184,8 +188,9 @@ class ClosedForm:
             rest = torch.from_numpy(~here)
             if not bool(rest.any()):
                 continue
-            others = None if scores is None else scores[rest]
-            yield here, self._new_response(target).fit(crossed.prediction[rest], observed.take(rest), others)
+            scores = None if read.size_score is None else read.size_score[rest]
+            others = read.observed.take(rest), scores, read.source_sizes[rest]
+            yield here, self._new_response(target).fit(crossed.prediction[rest], *others)
 
     # ------------------------------------------------------------------ predict
 
@@ -202,7 +207,8 @@ class ClosedForm:
             return None
         signal = torch.from_numpy(self._average(keys, [self._signal(batch, key) for key in keys]))
         location = self._fixed(target, unknowns, batch.n_samples) + signal
-        return respond(self._response(keys[0]), location, unknowns, n_draws)
+        sizes = source_sizes(self.module, batch, keys[0][0])
+        return respond(self._response(keys[0]), location, unknowns, n_draws, sizes)
 
     def _response(self, key: Key) -> Response:
         return self.responses[key].to(self.module.device)
@@ -267,29 +273,48 @@ def read_blocks(module: MultimodalModule, cohort: Cohort, positions: NDArray[np.
     return blocks
 
 
-def read_target(module: MultimodalModule, cohort: Cohort, positions: NDArray[np.intp], target: int) -> Target:
-    """What was measured of one assay in samples that all have it."""
+def read_target(
+    module: MultimodalModule, cohort: Cohort, positions: NDArray[np.intp], target: int, sources: tuple[int, ...] = ()
+) -> Target:
+    """What was measured of one assay in samples that all have it, and all ``sources``."""
     name = module.modalities[target]
-    values, scores = [], []
+    values, scores, beside = [], [], []
     for start in range(0, max(len(positions), 1), CHUNK):
         batch = cohort.batch(positions[start : start + CHUNK]).to(module.device)
         values.append(module.observed(batch, name))
+        beside.append(source_sizes(module, batch, sources))
         if module.likelihoods.of(name).uses_size:
-            codes = module.batch_codes(batch, name)[batch.rows[name]]
-            scores.append(module.size_priors.of(name).score(batch.size[name], codes))
+            scores.append(_size_score(module, batch, name))
     x, size, coverage = ([getattr(v, field) for v in values] for field in Observed._fields)
     observed = Observed(
         torch.cat(x),
         None if size[0] is None else torch.cat(size),
         None if coverage[0] is None else torch.cat(coverage),
     )
-    return Target(observed, torch.cat(scores) if scores else None)
+    return Target(observed, torch.cat(scores) if scores else None, torch.cat(beside))
 
 
-def respond(response: Response, location: Tensor, unknowns: Unknowns, n_draws: int) -> tuple[Distribution, Unknowns]:
-    """Distribution around predictions ``(K or 1, B, p)``, and the unknowns with library sizes that suit them."""
+def source_sizes(module: MultimodalModule, batch: Batch, sources: tuple[int, ...]) -> Tensor:
+    """``(B, k)`` where the library sizes of those sources that have any lie in their priors; all samples have them."""
+    names = [module.modalities[s] for s in sources if module.likelihoods.of(module.modalities[s]).uses_size]
+    columns = [_size_score(module, batch, name) for name in names]
+    return torch.stack(columns, 1) if columns else torch.zeros(batch.n_samples, 0, device=module.device)
+
+
+def _size_score(module: MultimodalModule, batch: Batch, name: str) -> Tensor:
+    codes = module.batch_codes(batch, name)[batch.rows[name]]
+    return module.size_priors.of(name).score(batch.size[name], codes)
+
+
+def respond(
+    response: Response, location: Tensor, unknowns: Unknowns, n_draws: int, sizes: Tensor
+) -> tuple[Distribution, Unknowns]:
+    """Distribution around predictions ``(K or 1, B, p)``, and the unknowns with library sizes that suit them.
+
+    ``sizes`` are those of the sources (:func:`source_sizes`).
+    """
     if unknowns.sizes is not None:
-        size = response.conditioned(unknowns.sizes, location.to(unknowns.sizes.size))
+        size = response.conditioned(unknowns.sizes, location.to(unknowns.sizes.size), sizes)
         unknowns = unknowns._replace(sizes=unknowns.sizes._replace(size=size))
     return response(location, unknowns.size, n_draws), unknowns
 

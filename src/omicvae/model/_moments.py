@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch.distributions import Distribution
 
 from omicvae.data import Batch, Cohort
-from omicvae.model._closed_form import ClosedForm, Crossed, read_target, respond
+from omicvae.model._closed_form import ClosedForm, Crossed, read_target, respond, source_sizes
 from omicvae.model._held_out import HELD, Part, on_encoder_scale
 from omicvae.module import MultimodalModule
 from omicvae.module._prediction import Unknowns, draw_unknowns, predictive_distribution
@@ -188,7 +188,8 @@ class MomentBackbone:
             at = rows[chosen]
             response = responses[of_row[at[0]]][1]
             prediction = crossed.prediction[torch.from_numpy(at)].unsqueeze(0)
-            closed, unknowns = respond(response, prediction, unknowns, n_draws)
+            sizes = source_sizes(self.module, batch, crossed.sources)
+            closed, unknowns = respond(response, prediction, unknowns, n_draws, sizes)
             return self._mixed(closed, batch, sources, target, unknowns, n_draws)
 
         return Part(crossed.positions[rows], crossed.folds[rows], sources, target, predict)

@@ -89,7 +89,13 @@ class Response(nn.Module):
     # ------------------------------------------------------------------ fit
 
     @torch.no_grad()
-    def fit(self, prediction: Tensor, observed: Observed, size_score: Tensor | None = None) -> Response:
+    def fit(
+        self,
+        prediction: Tensor,
+        observed: Observed,
+        size_score: Tensor | None = None,
+        source_sizes: Tensor | None = None,
+    ) -> Response:
         """Fit to predictions ``(n, p)`` of samples that the predictor was not fitted on.
 
         Parameters
@@ -100,6 +106,8 @@ class Response(nn.Module):
             The values of these samples.
         size_score
             ``(n,)`` logarithms of their library sizes, in prior standard deviations from the prior mean.
+        source_sizes
+            ``(n, k)`` the same of the ``k`` assays with library sizes that are predicted from.
 
         Returns
         -------
@@ -110,7 +118,8 @@ class Response(nn.Module):
         keep = spread_rows(len(prediction))
         prediction, observed = prediction[keep], observed.take(keep)
         if size_score is not None and len(keep) >= LEAST_SIZES and not self.constant_scale:
-            self.log_size.fit(prediction, size_score[keep])
+            beside = None if source_sizes is None else source_sizes[keep]
+            self.log_size.fit(prediction, size_score[keep], beside)
         measured = self.likelihood.measured(observed)
         residual = torch.where(measured, self.likelihood.encode_transform(observed) - prediction, torch.nan)
         self._fit_residuals(prediction, residual)
@@ -263,10 +272,11 @@ class Response(nn.Module):
 
     # ------------------------------------------------------------------ predict
 
-    def conditioned(self, sizes: DrawnSizes, prediction: Tensor) -> Tensor:
+    def conditioned(self, sizes: DrawnSizes, prediction: Tensor, source_sizes: Tensor | None = None) -> Tensor:
         """``(K, B)`` library sizes as they are to be expected beside a prediction, instead of from the prior.
 
-        Cells of one type, and tumours of one kind, have sizes that are more alike than those of all samples.
+        Cells of one type, and tumours of one kind, have sizes that are more alike than those of all samples; so have the
+        assays of one sample.
 
         Parameters
         ----------
@@ -274,11 +284,13 @@ class Response(nn.Module):
             Drawn from the prior.
         prediction
             ``(K or 1, B, p)`` on the encoders' scale.
+        source_sizes
+            ``(B, k)`` as in :meth:`fit`.
         """
         if len(self.log_size.coefficients) == 0:
             return sizes.size
         narrower = (self.log_size.residual - 1) * sizes.score
-        return sizes.size * (sizes.deviation * (self.log_size(prediction) + narrower)).exp()
+        return sizes.size * (sizes.deviation * (self.log_size(prediction, source_sizes) + narrower)).exp()
 
     def _link(self, prediction: Tensor) -> Tensor:
         """The prediction on the scale of the rate's linear predictor."""
