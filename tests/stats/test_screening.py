@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 from omicvae.datasets import gp_features
 from omicvae.stats import screening
 from omicvae.stats.components import Block
-from omicvae.stats.screening import Screen, screen
+from omicvae.stats.screening import Screen, screen, screens
 
 
 def block(x: np.ndarray, rows: np.ndarray | None = None, seen: np.ndarray | None = None) -> Block:
@@ -42,6 +42,49 @@ def test_of_samples_in_random_order_next_to_nothing_passes(gp: list[np.ndarray],
     assert sum(int(f.passed.sum()) for f in found) <= 3
     if n == 60:
         assert max(f.threshold for f in found) > screening.LEAST_SCORE
+
+
+def test_the_second_look_finds_in_few_samples_what_the_first_one_misses() -> None:
+    """Of 60 shared features in three cohorts of 108 samples all pass; of 600 others hardly more than before."""
+    looks = []
+    for seed in (0, 1, 3):
+        mdata = gp_features((100, 100), n_obs=108, n_latent=(4, 2, 4), noise=0.15, seed=seed).mdata
+        blocks = [block(np.asarray(mdata[m][mdata.obs_names].X)) for m in ("x1", "x2")]
+        looks.append(([screen(blocks, t).passed for t in (0, 1)], [s.passed for s in screens(blocks)]))
+    shared, others = (
+        [sum(int(p[part].sum()) for pair in looks for p in pair[k]) for k in (0, 1)]
+        for part in (slice(10), slice(10, None))
+    )
+    assert shared[0] < 58 and shared[1] == 60
+    assert others[1] <= others[0] + 4
+
+
+def test_there_is_no_second_look_where_nothing_is_shared() -> None:
+    """A run of chance passes of correlated features is not followed up: the screens are those of the first look."""
+    passed = 0
+    for seed in range(6):
+        mdata = gp_features((60, 60), n_obs=100, n_shared=0, seed=seed).mdata
+        blocks = [block(np.asarray(mdata[m][mdata.obs_names].X)) for m in ("x1", "x2")]
+        for target, found in enumerate(screens(blocks)):
+            np.testing.assert_array_equal(found.score, screen(blocks, target).score)
+            assert found.evidence < screening.LEAST_EVIDENCE
+            passed += int(found.passed.sum())
+    assert passed <= 20  # of 720
+
+
+def test_the_second_look_matches_samples_and_leaves_gaps_out() -> None:
+    """Three assays, of which each lacks samples and values: the dependence through a square is found in all of them."""
+    rng = np.random.default_rng(3)
+    z = rng.normal(size=(400, 2))
+    blocks = []
+    for k in range(3):
+        shared = np.concatenate([z, z**2 if k else np.abs(z)], 1) + 0.3 * rng.normal(size=(400, 4))
+        x = np.concatenate([shared, rng.normal(size=(400, 20))], 1)
+        rows = np.sort(rng.choice(400, 320, replace=False))
+        blocks.append(block(x[rows], rows, rng.random((320, 24)) > 0.1))
+    for found in screens(blocks):
+        assert found.passed[:4].all()
+        assert found.passed[4:].sum() <= 2
 
 
 def test_dependence_that_is_an_even_function_is_seen() -> None:

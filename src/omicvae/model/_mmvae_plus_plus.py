@@ -21,7 +21,7 @@ from omicvae.model._sizes import per_modality
 from omicvae.module import MMVAEPlusPlusModule, ScreenedModule, Shape
 from omicvae.nn import NetworkConfig
 from omicvae.stats.components import Block
-from omicvae.stats.screening import Screen, screen
+from omicvae.stats.screening import Screen, screens
 from omicvae.stats.shared_directions import Directions, shared_directions
 from omicvae.train import train_shared
 
@@ -118,7 +118,7 @@ class MMVAEPlusPlus(Model):
         with torch.no_grad():
             cohort = self._own_cohort()
             blocks = read_blocks(self.module, cohort, representative(cohort, splitter.train_idx))
-        self._screens = {m: screen(blocks, i) for i, m in enumerate(self.modalities)}
+        self._screens = dict(zip(self.modalities, screens(blocks), strict=True))
         directions = self._directions(blocks, splitter)
         self.module.set_directions(directions)
         for m, found in self._screens.items():

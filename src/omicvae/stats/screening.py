@@ -1,4 +1,9 @@
-"""Which features of an assay do the other assays know anything about?"""
+"""Which features of an assay do the other assays know anything about?
+
+They are looked for twice: among all features of the other assays, and, where these have features that the first look let
+through beyond doubt, among these alone. Private variation of the source is noise to the first look, which with a hundred
+samples or where the dependence is weak misses features that the second one finds.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics.pairwise import euclidean_distances
 
 from omicvae.stats.components import Array, Block, Float32, covariate_effects, residual
 
@@ -16,9 +22,13 @@ LEAST_ROWS = 30
 MOST_ROWS = 2000
 LEAST_SCORE = 0.02
 LEAST_VARIANCE = 1e-6
-NULL_QUANTILE = 0.995
+NULL_QUANTILE, SECOND_NULL_QUANTILE = 0.995, 0.999
 NULL_FEATURES = 1000
 """Scores of permuted targets that the threshold is read from."""
+LEAST_PASSED, LEAST_EVIDENCE = 3, 3.0
+"""Of an assay that the second look reads. Where nothing is shared, evidence is below 2 or so."""
+WIDTHS = (0.25, 0.5, 1.0)
+"""Of Gaussian kernels, as inverses of the median squared distance."""
 
 
 class Screen(NamedTuple):
@@ -28,6 +38,8 @@ class Screen(NamedTuple):
     """(p,) held-out R2, of the source assay that predicts the feature best; NaN where none could be asked."""
     threshold: float
     """Score that a feature has to exceed."""
+    evidence: float = 0.0
+    """Sum of positive scores, over the largest sum among permuted targets; of the source for which it is largest."""
 
     @property
     def passed(self) -> NDArray[np.bool_]:
@@ -40,8 +52,27 @@ class Screen(NamedTuple):
         return np.where(self.passed, np.sqrt(np.clip(np.nan_to_num(self.score), 0, 1)), 0).astype(np.float32)
 
 
+def screens(blocks: list[Block], *, seed: int = 0) -> list[Screen]:
+    """Held-out predictability of every feature of every assay, at the second look where there is one.
+
+    The second look predicts by kernel ridge regression from the features of a source that the first look let through,
+    weighted by how well they are predicted, if there are :data:`LEAST_PASSED` and the source's evidence is
+    :data:`LEAST_EVIDENCE`. A feature whose second score exceeds what permuted targets reach, and the first threshold,
+    has the larger of both scores.
+
+    Parameters
+    ----------
+    blocks
+        Training samples of every assay.
+    seed
+        Of folds, permutations and the choice of at most :data:`MOST_ROWS` samples.
+    """
+    first = [screen(blocks, target, seed=seed) for target in range(len(blocks))]
+    return [_looked_at_again(blocks, first, target, seed) for target in range(len(blocks))]
+
+
 def screen(blocks: list[Block], target: int, *, seed: int = 0) -> Screen:
-    """Held-out predictability of every feature of one assay from each of the others.
+    """Held-out predictability of every feature of one assay from each of the others, at the first look.
 
     Ridge regression from all features of a source, and from all of them and their squares (which see dependence that is
     an even function); the kind and the penalty are those with the largest sum of positive scores. The threshold is the
@@ -59,19 +90,39 @@ def screen(blocks: list[Block], target: int, *, seed: int = 0) -> Screen:
     """
     rng = np.random.default_rng(seed)
     y = blocks[target]
-    best, threshold = np.full(y.values.shape[1], np.nan), LEAST_SCORE
+    best, threshold, evidence = np.full(y.values.shape[1], np.nan), LEAST_SCORE, 0.0
     for source, x in enumerate(blocks):
-        if source == target:
+        common = _common(x, y, rng) if source != target else None
+        if common is None:
             continue
-        common = np.intersect1d(x.rows, y.rows)
-        if len(common) < LEAST_ROWS:
+        found = _scores(_linear_and_squares(_around(x, common)[0]), *_around(y, common), rng)
+        best = np.fmax(best, found.score)
+        threshold = max(threshold, float(np.quantile(found.null, NULL_QUANTILE)))
+        evidence = max(evidence, found.evidence)
+    return Screen(best, threshold, evidence)
+
+
+def _looked_at_again(blocks: list[Block], first: list[Screen], target: int, seed: int) -> Screen:
+    rng, own, y = np.random.default_rng([seed, 2]), first[target], blocks[target]
+    score = own.score
+    for x, screened in zip(blocks, first, strict=True):
+        clear = screened.passed.sum() >= LEAST_PASSED and screened.evidence >= LEAST_EVIDENCE
+        common = _common(x, y, rng) if x is not y and clear else None
+        if common is None:
             continue
-        if len(common) > MOST_ROWS:
-            common = np.sort(rng.choice(common, MOST_ROWS, replace=False))
-        found, null = _scores(*_around(x, common), *_around(y, common), rng)
-        best = np.fmax(best, found)
-        threshold = max(threshold, float(np.quantile(null, NULL_QUANTILE)))
-    return Screen(best, threshold)
+        read = (_around(x, common)[0] * screened.gate)[:, screened.passed]
+        found = _scores(_gaussians(read), *_around(y, common), rng)
+        least = max(own.threshold, float(np.quantile(found.null, SECOND_NULL_QUANTILE)))
+        score = np.fmax(score, np.where(found.score > least, found.score, np.nan))
+    return own._replace(score=score)
+
+
+def _common(x: Block, y: Block, rng: np.random.Generator) -> NDArray[np.intp] | None:
+    """Samples that two assays have in common, or some of them; ``None`` if they are too few."""
+    common = np.intersect1d(x.rows, y.rows)
+    if len(common) < LEAST_ROWS:
+        return None
+    return np.sort(rng.choice(common, MOST_ROWS, replace=False)) if len(common) > MOST_ROWS else common
 
 
 def _around(block: Block, samples: NDArray[np.intp]) -> tuple[Float32, NDArray[np.bool_]]:
@@ -82,20 +133,39 @@ def _around(block: Block, samples: NDArray[np.intp]) -> tuple[Float32, NDArray[n
     return residual(block.values[at], seen, block.design[at], effects), seen
 
 
-def _scores(
-    x: Float32, _: NDArray[np.bool_], y: Float32, seen: NDArray[np.bool_], rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """``(q,)`` held-out R2 of targets, and some of permuted targets, which no predictor can have above 0."""
-    n, q = y.shape
-    folds = rng.permutation(n) % N_FOLDS
+def _linear_and_squares(x: Float32) -> list[Array]:
     squares = x**2 - (x**2).mean(0)
     squares /= np.maximum(squares.std(0), 1e-6)
-    kinds = {"linear": x @ x.T / x.shape[1]}
-    kinds["with squares"] = 0.5 * (kinds["linear"] + squares @ squares.T / x.shape[1])
+    linear = x @ x.T / x.shape[1]
+    return [linear, 0.5 * (linear + squares @ squares.T / x.shape[1])]
+
+
+def _gaussians(x: Float32) -> list[Array]:
+    distances = euclidean_distances(x.astype(np.float64), squared=True)
+    return [np.exp(-width * distances / max(float(np.median(distances)), 1e-12)) for width in WIDTHS]
+
+
+class _Scores(NamedTuple):
+    """Held-out R2 ``(q,)`` of targets, and ``(rounds, q)`` of permuted targets, which no predictor can have above 0."""
+
+    score: Array
+    null: Array
+
+    @property
+    def evidence(self) -> float:
+        """Sum of positive scores over that of permuted targets."""
+        chance = max(float(np.maximum(self.null, 0).sum(1).max()), LEAST_SCORE)
+        return float(np.maximum(self.score, 0).sum()) / chance
+
+
+def _scores(grams: list[Array], y: Float32, seen: NDArray[np.bool_], rng: np.random.Generator) -> _Scores:
+    """Of the kernel and the penalty with the largest sum of positive scores."""
+    n, q = y.shape
+    folds = rng.permutation(n) % N_FOLDS
     total = (y**2).sum(0, dtype=np.float64)
     total = np.where(total > LEAST_VARIANCE * n, total, np.nan)  # a constant feature is not predicted by anything
     candidates = []
-    for gram in kinds.values():
+    for gram in grams:
         solve = _Paths(gram.astype(np.float64), folds)
         scores = np.nan_to_num(1 - solve.errors(y, seen, PENALTIES) / total)
         candidates.append((np.maximum(scores, 0).sum(1).max(), solve, scores))
@@ -105,7 +175,7 @@ def _scores(
     for _round in range(-(-NULL_FEATURES // q)):
         order = rng.permutation(n)
         null.append(np.nan_to_num(1 - solve.errors(y[order], seen[order], PENALTIES[chosen : chosen + 1])[0] / total))
-    return scores[chosen], np.concatenate(null)
+    return _Scores(scores[chosen], np.stack(null))
 
 
 class _Paths:
