@@ -170,8 +170,8 @@ def on_cohorts(scores: pd.DataFrame) -> list[str]:
         }
     return [
         "\n## On real cohorts, with the screen and without\n",
-        "A hidden assay predicted by MMVAE++ as it is by default, and with `screening=False`, whose private latents of the hidden "
-        "assay are then drawn as in training instead of at zero; tasks and scores are those of [imputation](imputation.md) "
+        "A hidden assay predicted by MMVAE++ as it is by default, and with `screening=False`; "
+        "tasks and scores are those of [imputation](imputation.md) "
         '(`python benchmarks/imputation.py --methods MMVAE++ "MMVAE++ without screening"`).\n',
         markdown(pd.DataFrame.from_dict(rows, orient="index"), "task"),
     ]
