@@ -158,3 +158,29 @@ def test_assays_never_measured_together_are_linked_through_a_third():
         assert inside.mean() > 0.85, given
     assert score[("a",)] > 0.4
     assert score[("a", "c")] > score[("c",)] - 0.05
+
+
+def test_large_cohorts_are_not_read_through_for_a_covariance(monkeypatch):
+    """The prior after training comes from as many samples as it takes: of 800, from 400 of them much the same."""
+    mdata = omicvae.datasets.correlated_gaussian(
+        800, modalities=("a", "b"), n_latent=3, n_vars=20, rho=0.7, noise=0.3, seed=1
+    ).mdata
+    omicvae.model.CoVAE.setup_mudata(mdata)
+    model = omicvae.model.CoVAE(mdata, n_latent=3, backbone="network")
+    model.train(max_epochs=10, **QUIET)
+    cohort, learned = model.adata_manager.cohort, model.module.prior_covariance.clone()
+    found, read = [], []
+
+    def batches():
+        for start in range(0, 800, 100):
+            read[-1] += 100
+            yield cohort.batch(np.arange(start, start + 100))
+
+    for most in (10_000, 400):
+        monkeypatch.setattr("omicvae.module._covae.RECALIBRATION_SAMPLES", most)
+        read.append(0)
+        model.module.set_prior(learned)
+        model.module.end_training(batches)
+        found.append(model.module.prior_covariance.clone())
+    assert read == [5 * 800, 5 * 400]
+    torch.testing.assert_close(found[1], found[0], atol=0.15, rtol=0)

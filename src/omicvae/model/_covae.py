@@ -27,6 +27,8 @@ from omicvae.train import pretrain_prior, settle_noise
 
 POSTERIORS = ("potentials", "joint_encoder")
 BACKBONES = ("auto", "moments", "network")
+MOST_HELD_OUT = 2**14
+"""Samples that the number of shared dimensions is told from."""
 
 
 class CoVAE(Model):
@@ -165,7 +167,8 @@ class CoVAE(Model):
         if not self._by_gradient:
             settle_noise(self.module, splitter.train_dataloader)
         held_out = splitter.val_idx if splitter.n_val else splitter.train_idx
-        count_shared_dimensions(self, held_out)
+        some = np.linspace(0, len(held_out) - 1, min(len(held_out), MOST_HELD_OUT)).astype(np.intp)
+        count_shared_dimensions(self, held_out[some])
 
     # ------------------------------------------------------------------ closed form beside the network
 

@@ -36,6 +36,8 @@ LEAST_PRECISION = 1e-4
 MOMENT_DECAY = 0.98
 UPDATE_EVERY = 10  # steps between updates of Sigma; each costs an eigendecomposition a modality
 RECALIBRATION_PASSES = 5
+RECALIBRATION_SAMPLES = 2**15
+"""Of a pass, at least; a covariance is then known to a percent, and larger cohorts need not be read through for it."""
 
 
 class GaussianPosterior(LatentPosterior):
@@ -318,6 +320,8 @@ class CoVAEModule(CorrelatedPriorModule):
                 first += mean.sum(0)
                 second += q.covariance().to(second).sum(0) + mean.mT @ mean
                 n += batch.n_samples
+                if n >= RECALIBRATION_SAMPLES:
+                    break
             center = first / n
             self.set_prior(second / n - torch.outer(center, center), center.to(self.prior_mean))
         self.set_prior(self._denoised(self.prior_covariance), self.prior_mean.clone())
