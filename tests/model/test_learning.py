@@ -184,3 +184,28 @@ def test_large_cohorts_are_not_read_through_for_a_covariance(monkeypatch):
         found.append(model.module.prior_covariance.clone())
     assert read == [5 * 800, 5 * 400]
     torch.testing.assert_close(found[1], found[0], atol=0.15, rtol=0)
+
+
+def test_statistics_of_large_cohorts_are_those_of_some_samples(monkeypatch):
+    """Means and scales of 2,000 samples, from 500 of them: read no further, and much the same."""
+    mdata = omicvae.datasets.correlated_gaussian(
+        2000, modalities=("a", "b"), n_latent=3, n_vars=20, rho=0.7, noise=0.3, seed=1
+    ).mdata
+    mdata["b"].X = np.round(np.exp(np.asarray(mdata["b"].X))).astype(np.float32)
+    omicvae.model.CoVAE.setup_mudata(mdata, likelihoods={"a": "normal", "b": "nb"})
+    model = omicvae.model.CoVAE(mdata, n_latent=3, backbone="network")
+    cohort, read = model.adata_manager.cohort, []
+
+    def batches():
+        read.append(0)
+        for start in range(0, 2000, 100):
+            read[-1] += 100
+            yield cohort.batch(np.arange(start, start + 100))
+
+    monkeypatch.setattr("omicvae.module._base.STATISTICS_SAMPLES", 500)
+    model.module.fit_statistics(batches)
+    assert max(read) == 500
+    x = np.asarray(mdata["a"].X)
+    likelihood = model.module.likelihoods.of("a")
+    np.testing.assert_allclose(likelihood.input_mean.numpy(), x.mean(0), atol=4 * x.std() / 500**0.5)
+    np.testing.assert_allclose(likelihood.input_scale.numpy(), x.std(0), rtol=0.15)

@@ -72,7 +72,8 @@ class MultimodalModel(RegisteredModel):
     ) -> None:
         """Train the model.
 
-        Scales, frequencies and library sizes are read off training samples only. The weights of the epoch with the
+        Scales, frequencies and library sizes are read off training samples only (65,536 of them at random, where there are
+        more). The weights of the epoch with the
         best validation loss are kept.
 
         Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,6 +18,8 @@ from omicvae.nn import Covariates, Decoder, Design, NetworkConfig, SizePrior
 from omicvae.nn.likelihoods import CROSS, OWN, Likelihood, Observed, make_likelihood
 
 DEEP = 1e6  # reads from which a level is as good as known
+STATISTICS_SAMPLES = 2**16
+"""From which means, scales and frequencies are taken: they are then known to half a percent of a standard deviation."""
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -336,7 +338,19 @@ class MultimodalModule(BaseModuleClass):
 
     @torch.no_grad()
     def fit_statistics(self, batches: Callable[[], Iterable[Batch]]) -> None:
-        """Feature means and scales, covariate frequencies and library sizes, from training samples only."""
+        """Feature means and scales, covariate frequencies and library sizes, from training samples only.
+
+        Of large cohorts from the first :data:`STATISTICS_SAMPLES` that come, which are drawn at random.
+        """
+
+        def enough() -> Iterator[Batch]:
+            seen = 0
+            for batch in batches():
+                yield batch
+                seen += batch.n_samples
+                if seen >= STATISTICS_SAMPLES:
+                    return
+
         for modality in self.modalities:
 
             def observed(batch: Batch, name: str = modality) -> Observed:
@@ -349,10 +363,10 @@ class MultimodalModule(BaseModuleClass):
             def sizes(batch: Batch, name: str = modality) -> tuple[Tensor, Tensor]:
                 return batch.size[name], self.batch_codes(batch, name)[batch.rows[name]]
 
-            self.likelihoods.of(modality).fit(Mapped(batches, observed))
-            self.designs.of(modality).fit(Mapped(batches, covariates))
+            self.likelihoods.of(modality).fit(Mapped(enough, observed))
+            self.designs.of(modality).fit(Mapped(enough, covariates))
             if self.likelihoods.of(modality).uses_size:
-                self.size_priors.of(modality).fit(Mapped(batches, sizes))
+                self.size_priors.of(modality).fit(Mapped(enough, sizes))
 
     # ------------------------------------------------------------------ scvi-tools' contract
 
