@@ -9,6 +9,8 @@ from mudata import MuData
 
 import omicvae
 from omicvae.model import MMVAEPlusPlus
+from omicvae.model._mmvae_plus_plus import _weights
+from omicvae.stats.screening import Screen
 
 QUIET = {"enable_progress_bar": False}
 
@@ -87,3 +89,11 @@ def test_a_screen_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="screening=False"):
         MMVAEPlusPlus(mdata, screening=False).get_screen("x1")
     assert MMVAEPlusPlus(mdata, screening=False).n_directions == {"x1": 0, "x2": 0}
+
+
+def test_where_most_features_pass_the_others_take_part_with_little_weight():
+    score = np.array([0.5, 0.4, 0.3, np.nan, -0.1])
+    most, few = Screen(score, 0.02), Screen(score, 0.35)
+    assert _weights(most).tolist() == pytest.approx([0.5**0.5, 0.4**0.5, 0.3**0.5, 0.1, 0.1])
+    assert _weights(few).tolist() == few.gate.tolist()
+    assert few.passed.tolist() == [True, True, False, False, False]

@@ -28,6 +28,8 @@ from omicvae.train import train_shared
 logger = logging.getLogger("omicvae")
 
 DEFAULT_SHARED = 8  # two fold a curved manifold; the divergence switches off what is not needed
+MOST, WEAK = 0.5, np.float32(0.1)
+"""Share of features that pass from which on those that do not are read and predicted, too, and the weight they have."""
 
 
 class MMVAEPlusPlus(Model):
@@ -128,7 +130,7 @@ class MMVAEPlusPlus(Model):
                     "all of them, and may hold nothing that is shared",
                     stacklevel=2,
                 )
-        self.module.set_gates({m: torch.from_numpy(found.gate) for m, found in self._screens.items()})
+        self.module.set_gates({m: torch.from_numpy(_weights(found)) for m, found in self._screens.items()})
         validation = splitter.val_dataloader if splitter.n_val else None
         train_shared(self.module, splitter.train_dataloader, validation, self._asked_epochs)
 
@@ -213,3 +215,8 @@ class MMVAEPlusPlus(Model):
         shared = [f"shared_{k}" for k in range(shape.shared)]
         private = {f"private_{m}": [f"{m}_private_{k}" for k in range(w)] for m, w in shape.private.items()}
         return {"joint": shared + [name for names in private.values() for name in names], "shared": shared} | private
+
+
+def _weights(screen: Screen) -> NDArray[np.float32]:
+    """``(p,)`` weights of features in the shared encoder: where most pass, what is shared is all but everywhere."""
+    return np.maximum(screen.gate, WEAK) if screen.passed.mean() > MOST else screen.gate
