@@ -164,7 +164,7 @@ def on_cohorts(scores: pd.DataFrame) -> list[str]:
             "seeds": len(part),
             "CRPS without": f"{crps[methods[0]].mean():.4f}",
             "CRPS with": f"{crps[methods[1]].mean():.4f}",
-            "lower by": f"{100 * (1 - crps[methods[1]].mean() / crps[methods[0]].mean()):.1f} %",
+            "lower by": f"{round(100 * (1 - crps[methods[1]].mean() / crps[methods[0]].mean()), 1) + 0.0:.1f} %",
             "R2 without": f"{r2[methods[0]].mean():.3f}",
             "R2 with": f"{r2[methods[1]].mean():.3f}",
         }
