@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from omicvae.data import Batch
 from omicvae.model._base import MultimodalModel
-from omicvae.model._held_out import MOST_VALUES, Part, Scored, score
+from omicvae.model._held_out import FOR_INTERVALS, FOR_REPORTS, MOST_VALUES, Part, Scored, for_trust, score
 from omicvae.model._report import feature_table, held_out_anndata, pattern_table
 from omicvae.module._prediction import Unknowns, predictive_distribution
 from omicvae.stats.conformal import Conformal, fit_conformal
@@ -74,15 +74,14 @@ class CalibrationMixin(MultimodalModel):
         self._conformal, self._trust = {}, {}
         present = self._own_cohort().present[self._fitted_positions()]
         for target, name in enumerate(self.modalities):
-            mine = [self._scored(key, with_crps=False) for key in default_patterns(present) if key[1] == target]
+            mine = [self._scored(key) for key in default_patterns(present) if key[1] == target]
             self._fit_intervals(target, [s for s in mine if s is not None])
-            enough = max(TRUST_SAMPLES, TRUST_VALUES // self.schema[name].n_vars)
-            scored = list(self._scored_as_measured(name, most_samples=enough))
+            scored = list(self._scored_as_measured(name, in_training=True))
             if scored:
                 self._trust[name] = feature_table(self, name, scored)
 
-    def _scored(self, key: Pattern, *, with_crps: bool) -> Scored | None:
-        """Scores of all samples that have the sources and the target."""
+    def _scored(self, key: Pattern) -> Scored | None:
+        """What intervals are made from: all samples that have the sources and the target."""
         cohort = self._own_cohort()
         fitted = self._fitted_positions()
         sources, target = key
@@ -91,7 +90,7 @@ class CalibrationMixin(MultimodalModel):
         if part is None or len(part.positions) < LEAST_HELD_OUT:
             return None
         part = part.thinned(max(LEAST_HELD_OUT, MOST_VALUES // self.schema[self.modalities[target]].n_vars))
-        return score(self.module, cohort, part, with_crps=with_crps)
+        return score(self.module, cohort, part, FOR_INTERVALS)
 
     def _fit_intervals(self, target: int, scored: list[Scored]) -> None:
         for one in scored:
@@ -101,9 +100,9 @@ class CalibrationMixin(MultimodalModel):
                 self._conformal[one.part.sources, target] = found
 
     def _scored_as_measured(
-        self, modality: str, given: Sequence[str] | None = None, *, most_samples: int | None = None
+        self, modality: str, given: Sequence[str] | None = None, *, in_training: bool = False
     ) -> Iterator[Scored]:
-        """Scores of samples from the sources they have, one part a set of sources; at most so many a part."""
+        """Scores of samples from the sources they have, one part a set of sources; of fewer samples in training."""
         cohort, target = self._own_cohort(), self.modalities.index(modality)
         fitted = self._fitted_positions()
         fitted = fitted[cohort.present[fitted, target]]
@@ -114,9 +113,12 @@ class CalibrationMixin(MultimodalModel):
             sources = tuple(np.flatnonzero(pattern).tolist())
             part = self._held_out_part(sources, target, fitted[(used == pattern).all(1)])
             if part is not None and len(part.positions) >= LEAST_HELD_OUT:
-                limit = max(LEAST_HELD_OUT, MOST_VALUES // self.schema[modality].n_vars)
-                part = part.thinned(min(limit, most_samples or limit))
-                yield score(self.module, cohort, part, with_crps=True)
+                n_vars = self.schema[modality].n_vars
+                limit = max(LEAST_HELD_OUT, MOST_VALUES // n_vars)
+                if in_training:
+                    limit = min(limit, max(TRUST_SAMPLES, TRUST_VALUES // n_vars))
+                part = part.thinned(limit)
+                yield score(self.module, cohort, part, for_trust(part) if in_training else FOR_REPORTS)
 
     def _interval_basis(self, used: NDArray[np.bool_], target: int) -> Conformal | None:
         """Calibration of predictions from the assays marked in ``used``: of this set, else of the most similar one."""

@@ -24,6 +24,22 @@ from omicvae.stats.scores import crps_sample
 Float32 = NDArray[np.float32]
 
 DRAWS, FEWER_DRAWS = 100, 50
+DRAWS_IN_ALL = 50_000  # of a feature: with many samples, fewer of each give a mean score as precisely
+
+
+class Detail(NamedTuple):
+    """What is computed of held-out predictions."""
+
+    n_draws: int
+    crps: bool
+    """Takes as long as everything else together."""
+    normalized: bool
+    """Whether with the predictive mean at the median library size."""
+
+
+FOR_INTERVALS = Detail(FEWER_DRAWS, crps=False, normalized=False)
+FOR_REPORTS = Detail(DRAWS, crps=True, normalized=True)
+
 HELD = 2**24  # numbers of one (draws, samples, features) array held at once
 MOST_VALUES = 2**22  # values of one part that are scored
 SEED = 0
@@ -73,16 +89,25 @@ class Scored(NamedTuple):
     standardised: Float32
     """The truth on the encoders' scale."""
     standardised_mean: Float32
-    """Mean of the draws on that scale, the library size given."""
+    """Mean of the draws on that scale, the library size given, ..."""
+    draw_variance: Float32
+    """... and what its squared error owes to the number of draws; NaN if the CRPS was not asked for."""
     normalized_mean: Float32
-    """Predictive mean at the median library size, where there are library sizes and the CRPS was asked for."""
+    """Predictive mean at the median library size, where there are library sizes and it was asked for."""
     crps: Float32 | None
     """On the encoders' scale, the library size given; ``None`` if not asked for."""
     discrete: bool = False
     binary: bool = False
 
 
-def score(module: MultimodalModule, cohort: Cohort, part: Part, *, with_crps: bool) -> Scored:
+def for_trust(part: Part) -> Detail:
+    """What is computed of a part to tell the mean scores of its features."""
+    return Detail(
+        int(np.clip(DRAWS_IN_ALL // max(len(part.positions), 1), FEWER_DRAWS, DRAWS)), crps=True, normalized=False
+    )
+
+
+def score(module: MultimodalModule, cohort: Cohort, part: Part, detail: Detail) -> Scored:
     """Score a part; the same numbers at every call.
 
     Parameters
@@ -93,8 +118,8 @@ def score(module: MultimodalModule, cohort: Cohort, part: Part, *, with_crps: bo
         The training data.
     part
         What to score.
-    with_crps
-        Whether to compute the CRPS, which takes as long as everything else together.
+    detail
+        What to compute.
     """
     name = module.modalities[part.target]
     likelihood = module.likelihoods.of(name)
@@ -106,7 +131,7 @@ def score(module: MultimodalModule, cohort: Cohort, part: Part, *, with_crps: bo
         for rows in _chunks(part, likelihood.n_vars):
             observed = read_target(module, cohort, part.positions[rows], part.target).observed
             batch = cohort.batch(part.positions[rows]).to(module.device)
-            for field, values in _score_rows(module, name, part, rows, batch, observed, with_crps).items():
+            for field, values in _score_rows(module, name, part, rows, batch, observed, detail).items():
                 fields[field].append(values.cpu().numpy().astype(np.float32, copy=False))
             order.append(rows)
     back = np.argsort(np.concatenate(order)) if order else np.zeros(0, np.intp)
@@ -116,7 +141,7 @@ def score(module: MultimodalModule, cohort: Cohort, part: Part, *, with_crps: bo
     return Scored(
         part,
         **joined,
-        crps=crps if with_crps else None,
+        crps=crps if detail.crps else None,
         discrete=likelihood.discrete,
         binary=likelihood.response_family == "binary",
     )
@@ -137,17 +162,17 @@ def _score_rows(
     rows: NDArray[np.intp],
     batch: Batch,
     observed: Observed,
-    with_crps: bool,
+    detail: Detail,
 ) -> dict[str, Tensor]:
     likelihood = module.likelihoods.of(name)
     nothing = torch.zeros(batch.n_samples, dtype=torch.bool, device=module.device)
-    n_draws = DRAWS if with_crps else FEWER_DRAWS
+    n_draws = detail.n_draws
     unknowns = draw_unknowns(module, batch, name, nothing, n_draws)
     distribution = part.predict(rows, batch, unknowns, n_draws)
     measured = likelihood.measured(observed)
     truth, mean, sd = _in_reported_units(distribution, observed)
     below = at = pit = torch.full_like(truth, torch.nan)
-    if with_crps or likelihood.discrete:
+    if detail.crps or likelihood.discrete:
         draws = as_measured(distribution.sample(), observed)
         below = (draws < observed.x).sum(0) / (n_draws + 1)
         at = ((draws <= observed.x).sum(0) + 1) / (n_draws + 1)
@@ -162,15 +187,17 @@ def _score_rows(
         "standardised": likelihood.encode_transform(observed),
         "normalized_mean": mean,
     }
-    if with_crps:
+    if detail.normalized and likelihood.uses_size:
+        at_median = draw_unknowns(module, batch, name, nothing, FEWER_DRAWS, scale="normalized")
+        found["normalized_mean"] = part.predict(rows, batch, at_median, FEWER_DRAWS).mean.mean(0)
+    if detail.crps:
         if likelihood.uses_size:
-            at_median = draw_unknowns(module, batch, name, nothing, FEWER_DRAWS, scale="normalized")
-            found["normalized_mean"] = part.predict(rows, batch, at_median, FEWER_DRAWS).mean.mean(0)
-            unknowns = draw_unknowns(module, batch, name, ~nothing, DRAWS)
-            draws = part.predict(rows, batch, unknowns, DRAWS).sample()
+            unknowns = draw_unknowns(module, batch, name, ~nothing, n_draws)
+            draws = part.predict(rows, batch, unknowns, n_draws).sample()
         moved = on_encoder_scale(likelihood, draws, observed)
         target = found["standardised"].cpu().numpy()
-        found["standardised_mean"] = moved.mean(0)
+        variance, found["standardised_mean"] = torch.var_mean(moved, 0)
+        found["draw_variance"] = variance / n_draws
         found["crps"] = torch.from_numpy(crps_sample(target, moved.cpu().numpy())).to(truth)
     return {k: torch.where(measured, v, torch.nan) for k, v in found.items()}
 

@@ -82,27 +82,35 @@ class LatentMixin(MultimodalModel):
             self._check_modality(modality)
         cohort, readout, mask = self._cohort(mdata), self.module.readout(kind, modality), self._given(given)
         positions = self._positions(cohort, indices)
-        first, second = [], []
+        shape = (len(positions), readout.matrix.shape[1])
+        # Filled in place: small tensors kept from every minibatch would keep the heap from being used again.
+        first = np.empty(shape if n_samples is None else (n_samples, *shape), np.float32)
+        second = np.empty(shape if return_dist else (0, shape[1]), np.float32)
+        start = 0
         for batch in self._batches(cohort, positions, batch_size):
+            here = slice(start, start + batch.n_samples)
+            start = here.stop
             used = batch.present & mask
             posterior = self.module.posterior(self.module.encode(batch), batch, used)
             blank = torch.zeros(batch.n_samples, 1, device=used.device)
             if modality is not None:
                 blank[~used[:, self.modalities.index(modality)]] = torch.nan
             if n_samples is not None:
-                first.append((posterior.sample(n_samples) - readout.offset) @ readout.matrix + blank)
-            else:
-                mean, variance = posterior.project(readout.matrix)
-                first.append(mean - readout.offset @ readout.matrix + blank)
-                second.append(variance + blank)
+                drawn = (posterior.sample(n_samples) - readout.offset) @ readout.matrix + blank
+                first[:, here] = drawn.cpu().numpy()
+                continue
+            centre, variance = posterior.project(readout.matrix)
+            first[here] = (centre - readout.offset @ readout.matrix + blank).cpu().numpy()
+            if return_dist:
+                second[here] = (variance + blank).cpu().numpy()
         if n_samples is not None:
-            width = readout.matrix.shape[1]
-            return torch.cat(first, 1).cpu().numpy() if first else np.zeros((n_samples, 0, width), np.float32)
-        names = self.latent_names[kind if modality is None else f"private_{modality}"]
-        frames = [_frame(part, cohort.obs_names[positions], names) for part in (first, second)]
-        chosen = frames if return_dist else frames[:1]
-        arrays = tuple(f.to_numpy() for f in chosen) if return_numpy else tuple(chosen)
-        return arrays if return_dist else arrays[0]  # type: ignore[return-value]
+            return first
+        if return_numpy:
+            return (first, second) if return_dist else first
+        columns = list(self.latent_names[kind if modality is None else f"private_{modality}"])
+        index = cohort.obs_names[positions]
+        mean = pd.DataFrame(first, index=index, columns=columns)
+        return (mean, pd.DataFrame(second, index=index, columns=columns)) if return_dist else mean
 
     @torch.inference_mode()
     def get_elbo(
@@ -174,8 +182,3 @@ class LatentMixin(MultimodalModel):
             total += float(self.module.likelihood_terms(batch, n_samples).log_likelihood.sum())
             n += batch.n_samples
         return total / n if n else float("nan")
-
-
-def _frame(parts: list[torch.Tensor], index: pd.Index, names: Sequence[str]) -> pd.DataFrame:
-    values = torch.cat(parts).cpu().numpy() if parts else np.zeros((0, len(names)), np.float32)
-    return pd.DataFrame(values, index=index[: len(values)], columns=list(names))

@@ -182,7 +182,8 @@ def feature_table(model: CalibrationMixin, modality: str, scored: list[Scored]) 
     n = (~np.isnan(gain)).sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         certainty = _column_mean(gain) / (_spread(gain) / np.sqrt(n))
-    explained = r2(truth, prediction)
+    noise = _column_mean(np.concatenate([s.draw_variance for s in scored]))
+    explained = r2(truth, prediction) + noise / _variance(truth)
     columns = {
         "n_obs": n,
         "r2": explained,
@@ -279,6 +280,12 @@ def _spread(values: Float32) -> NDArray[np.float64]:
     n = np.maximum((~np.isnan(values)).sum(0), 1)
     centred = values - np.nansum(values, 0, dtype=np.float64) / n
     return np.asarray(np.maximum(np.sqrt(np.nansum(centred**2, 0) / np.maximum(n - 1, 1)), 1e-12))
+
+
+def _variance(values: Float32) -> NDArray[np.float64]:
+    """``(p,)`` mean squared deviation from the mean of measured values; at least a little, to divide by."""
+    n = np.maximum((~np.isnan(values)).sum(0), 1)
+    return np.maximum(_spread(values) ** 2 * (n - 1) / n, 1e-24)
 
 
 def _mean(values: NDArray[np.floating]) -> float:

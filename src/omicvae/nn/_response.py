@@ -255,7 +255,7 @@ class Response(nn.Module):
         """``(p,)`` whether the rate form gives the held-out counts a larger probability."""
         assert observed.size is not None
         x = observed.x.nan_to_num()
-        rate = self._rate_distribution(prediction, observed.size).log_prob(x).sum(0)
+        rate = self._rate_distribution(prediction[None], observed.size[None], 1).log_prob(x)[0].sum(0)
 
         deviation = self.deviation * self.scale(prediction)
 
@@ -303,8 +303,9 @@ class Response(nn.Module):
         return raw
 
     def _rate_distribution(
-        self, prediction: Tensor, size: Tensor | None, columns: Tensor | slice = slice(None)
+        self, prediction: Tensor, size: Tensor | None, n_draws: int, columns: Tensor | slice = slice(None)
     ) -> Distribution:
+        """``(K, B, p)`` for predictions ``(K or 1, B, p)``: what draws have in common is computed once."""
         eta = (self.intercept + self.slope * self._link(prediction)).clamp(-30, 25)[..., columns]
         log_theta = self.log_theta[columns]
         if self.family == "count":
@@ -312,9 +313,9 @@ class Response(nn.Module):
             mu = (size / self.likelihood.reference_size).unsqueeze(-1) * eta.exp()
             return NegativeBinomialCounts(mu=mu.clamp_min(1e-8), theta=log_theta.exp())
         if self.family == "binary":
-            return Bernoulli(logits=eta, validate_args=False)
+            return Bernoulli(logits=eta.expand(n_draws, -1, -1), validate_args=False)
         phi = log_theta.exp()
-        p = eta.sigmoid().clamp(1e-6, 1 - 1e-6)
+        p = eta.sigmoid().clamp(1e-6, 1 - 1e-6).expand(n_draws, -1, -1)
         return Beta(p * phi, (1 - p) * phi, validate_args=False)
 
     def forward(self, prediction: Tensor, size: Tensor | None, n_draws: int) -> Distribution:
@@ -334,15 +335,14 @@ class Response(nn.Module):
         Distribution of ``batch_shape`` ``(K, B, p)``.
         """
         prediction = prediction.to(self.deviation)
-        spread = prediction.expand(n_draws, -1, -1)
         if bool(self.by_rate.all()):
-            return self._rate_distribution(spread, size)
+            return self._rate_distribution(prediction, size, n_draws)
         if not bool(self.by_rate.any()):
             return self._residual_distribution(prediction, size, n_draws, slice(None))
         columns = (~self.by_rate).nonzero()[:, 0], self.by_rate.nonzero()[:, 0]
         components = [
             self._residual_distribution(prediction, size, n_draws, columns[0]),
-            self._rate_distribution(spread, size, columns[1]),
+            self._rate_distribution(prediction, size, n_draws, columns[1]),
         ]
         return ByFeature(components, columns)
 

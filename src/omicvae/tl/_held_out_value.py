@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omicvae.model import CoVAE
-from omicvae.model._held_out import Part, score
+from omicvae.model._held_out import Part, for_trust, score
 from omicvae.stats.conformal import LEAST_SCORES
 
 MOST_VALUES = 2**20  # values of the target whose errors are compared
@@ -55,6 +55,8 @@ def held_out_reduction(model: CoVAE, sources: tuple[int, ...], candidate: int, t
 def _squared_errors(model: CoVAE, part: Part) -> NDArray[np.float64]:
     """``(n,)`` means over features, in the order of positions."""
     limit = max(LEAST_SCORES, MOST_VALUES // model.schema.modalities[part.target].n_vars)
-    scored = score(model.module, model._own_cohort(), part.thinned(limit), with_crps=True)
-    errors = np.nanmean(np.square(scored.standardised - scored.standardised_mean, dtype=np.float64), 1)
+    part = part.thinned(limit)
+    scored = score(model.module, model._own_cohort(), part, for_trust(part))
+    squared = np.square(scored.standardised - scored.standardised_mean, dtype=np.float64) - scored.draw_variance
+    errors = np.nanmean(squared, 1)
     return np.asarray(errors[np.argsort(scored.part.positions)], dtype=np.float64)
