@@ -80,6 +80,11 @@ class MultimodalModule(BaseModuleClass):
         )
         self._routes: dict[tuple[tuple[str, ...], torch.device], Tensor] = {}
 
+    @property
+    def device(self) -> torch.device:
+        """That of the first parameter; scvi-tools' own property looks at all of them each time it is asked."""
+        return next(self.parameters()).device
+
     # ------------------------------------------------------------------ what a model says
 
     @abstractmethod
