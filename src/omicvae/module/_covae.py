@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from omicvae.data import Batch, Schema
-from omicvae.module._base import MultimodalModule, dense
+from omicvae.module._base import STATISTICS_SAMPLES, MultimodalModule, dense
 from omicvae.module._per_modality import PerModality
 from omicvae.module._processes import sum_over_processes
 from omicvae.module._records import Evidence, LatentPosterior, Pass, Readout, alone
@@ -151,11 +151,17 @@ class CorrelatedPriorModule(MultimodalModule):
 
     @torch.no_grad()
     def count_pairs(self, batches: Iterable[Batch]) -> None:
-        """Remember in how many training samples each pair of assays was measured together."""
-        total = torch.zeros_like(self.pairs)
+        """Remember in how many training samples each pair of assays was measured together.
+
+        Of large cohorts in those of the first :data:`STATISTICS_SAMPLES`: more would hardly change what is shrunk.
+        """
+        total, seen = torch.zeros_like(self.pairs), 0
         for batch in batches:
             present = batch.present.to(total)
             total += present.mT @ present
+            seen += batch.n_samples
+            if seen >= STATISTICS_SAMPLES:
+                break
         self.pairs.copy_(total)
 
 

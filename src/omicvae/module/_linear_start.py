@@ -90,43 +90,50 @@ def _first_rows(batches: Iterable[Batch]) -> Iterable[Batch]:
             return
 
 
+def _gathered(module: CoVAEModule, modality: str, batches: list[Batch]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``(n, p)`` inputs of a modality and targets of its decoder, ``(n, k)`` covariates, and which samples these are."""
+    likelihood, n = module.likelihoods.of(modality), sum(len(batch.rows[modality]) for batch in batches)
+    inputs, targets = (torch.empty(n, likelihood.n_vars, device=module.device) for _ in range(2))
+    designs, rows, first, offset = [], [], 0, 0
+    for batch in batches:
+        here = batch.rows[modality]
+        observed = module.observed(batch, modality)
+        inputs[first : first + len(here)] = likelihood.encode_transform(observed)
+        targets[first : first + len(here)] = likelihood.linear_target(observed)
+        design = module.designs.of(modality)(Covariates(batch.codes, batch.continuous))
+        designs.append(torch.zeros(len(here), 0) if design is None else design[here])
+        rows.append(here + offset)
+        first, offset = first + len(here), offset + batch.n_samples
+    return inputs, targets, torch.cat(designs), torch.cat(rows)
+
+
 def _start_modality(
     module: CoVAEModule, modality: str, gathered: list[Batch], own: Potentials | None
 ) -> tuple[Tensor, Tensor]:
     """Linear encoder and decoder of one modality; returns its potential means and the samples they belong to."""
-    likelihood, encoder, decoder = (
-        module.likelihoods.of(modality),
-        module.encoders.of(modality),
-        module.decoders.of(modality),
-    )
-    inputs, targets, designs, rows, offset = [], [], [], [], 0
-    for batch in gathered:
-        here = batch.rows[modality]
-        observed = module.observed(batch, modality)
-        inputs.append(likelihood.encode_transform(observed))
-        targets.append(likelihood.linear_target(observed))
-        design = module.designs.of(modality)(Covariates(batch.codes, batch.continuous))
-        designs.append(torch.zeros(len(here), 0) if design is None else design[here])
-        rows.append(here + offset)
-        offset += batch.n_samples
-    x, y, design, row = torch.cat(inputs), torch.cat(targets), torch.cat(designs), torch.cat(rows)
-    center = x.mean(0)
-    within = x - center - _fitted(design, x - center)
+    encoder, decoder = module.encoders.of(modality), module.decoders.of(modality)
+    within, y, design, row = _gathered(module, modality, gathered)
+    center = within.mean(0)
+    within -= center  # in place: before training there are no larger arrays than these two
+    explained = _regress(design, within)
+    if design.shape[1]:
+        within -= design @ explained
     own = pca_potentials(within, encoder.n_latent) if own is None else own
     # Fewer samples or factors than latents leave the last latents without a direction, and without evidence.
     blank = encoder.n_latent - own.weight.shape[1]
-    weight = F.pad(own.weight, (0, blank)).to(x)
+    weight = F.pad(own.weight, (0, blank)).to(within)
     encoder.linear.weight.zero_()
-    encoder.linear.weight[:, : x.shape[1]] = weight.mT
+    encoder.linear.weight[:, : len(weight)] = weight.mT
     if module.network.encode_covariates and design.shape[1]:
-        encoder.linear.weight[:, x.shape[1] :] = -_regress(design, (x - center) @ weight).mT
+        encoder.linear.weight[:, len(weight) :] = -(explained @ weight).mT
     encoder.linear.bias.copy_(-center @ weight)
-    precision = F.pad(own.precision, (0, blank)).to(x).clamp(0.05, 100.0)
+    precision = F.pad(own.precision, (0, blank)).to(within).clamp(0.05, 100.0)
     encoder.scale_bias.copy_(precision + torch.log(-torch.expm1(-precision)))  # inverse of softplus
     location = within @ weight
     means = location * (precision / (1 + precision))
     predictors = torch.cat([means, design], 1)
-    coefficients = _regress(predictors - predictors.mean(0), y - y.mean(0))
+    y -= y.mean(0)
+    coefficients = _regress(predictors - predictors.mean(0), y)
     decoder.linear.weight.view(decoder.n_heads, decoder.n_vars, -1)[0].copy_(coefficients.mT)
     # a curved link leaves the mean of its target off zero; at eta = 0 the likelihood stands at the training mean
     decoder.linear.bias.view(decoder.n_heads, decoder.n_vars)[0].copy_(-predictors.mean(0) @ coefficients)
@@ -137,7 +144,3 @@ def _regress(x: Tensor, y: Tensor) -> Tensor:
     """``(k, p)`` lightly penalised least squares of ``y`` ``(n, p)`` on ``x`` ``(n, k)``."""
     gram = x.mT @ x + RIDGE * len(x) * torch.eye(x.shape[1])
     return torch.linalg.solve(gram, x.mT @ y)
-
-
-def _fitted(x: Tensor, y: Tensor) -> Tensor:
-    return x @ _regress(x, y) if x.shape[1] else torch.zeros_like(y)
