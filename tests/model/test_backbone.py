@@ -45,7 +45,7 @@ def test_never_worse_than_ridge(backbone):
 def test_the_network_takes_over_where_it_is_better(monkeypatch):
     """A closed form that predicts the mean of everything: the network earns most of the weight, and coverage holds."""
     monkeypatch.setattr("omicvae.stats.moments.feature_gains", lambda truth, signal, n: np.zeros(truth.shape[1]))
-    monkeypatch.setattr("omicvae.stats.stacked.shrunken_slopes", lambda left, other, n: np.zeros(left.shape[1]))
+    monkeypatch.setattr("omicvae.stats.stacked.shrunken_slopes", lambda left, other, n, **_: np.zeros(left.shape[1]))
     mdata = linear(1500).mdata
     model = fit(mdata[mdata.obs_names[:1000]].copy(), train={"max_epochs": 30})
     test = mdata[mdata.obs_names[1000:]].copy()

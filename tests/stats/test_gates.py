@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from omicvae.stats.gates import GAIN_RANGE, feature_gains, gated_error, isotonic_gates
+from omicvae.stats.gates import GAIN_RANGE, feature_gains, gained_error, gated_error, isotonic_gates
 
 
 def sums(k: int, seed: int, n: int = 30) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -115,3 +115,14 @@ def test_gains_see_measured_values_only():
     alone = feature_gains(truth, prediction, np.full(3, 60.0))
     padded = [np.concatenate([v, np.zeros((25, 3))]) for v in (truth, prediction)]
     np.testing.assert_allclose(feature_gains(padded[0], padded[1], np.full(3, 60.0)), alone)
+
+
+def test_gained_error_is_what_the_best_factors_leave():
+    rng = np.random.default_rng(0)
+    prediction = rng.normal(size=(50, 4))
+    truth = prediction * np.array([0.0, 0.5, 1.0, -2.0]) + rng.normal(size=(50, 4))
+    sums = (truth**2).sum(0), (truth * prediction).sum(0), (prediction**2).sum(0)
+    factors = np.linspace(*GAIN_RANGE, 2001)
+    least = ((truth[None] - factors[:, None, None] * prediction) ** 2).sum(1).min(0)
+    assert gained_error(*sums) == pytest.approx(least.sum(), rel=1e-5)
+    assert least[3] == pytest.approx((truth[:, 3] ** 2).sum())  # a prediction of the wrong sign is worth nothing

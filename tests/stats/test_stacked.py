@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.linear_model import RidgeCV
 
 from omicvae.stats.components import Block
 from omicvae.stats.gates import shrunken_slopes
@@ -111,3 +112,47 @@ def test_slopes_without_signal_are_drawn_to_zero_and_strong_ones_stay() -> None:
 def test_the_smallest_cohorts(n: int) -> None:
     predictor = fitted(linear_blocks(n, p=3))
     assert np.isfinite(predictor.signal(KEY, [np.zeros((1, 3), np.float32)], [np.zeros((1, 0), np.float32)])).all()
+
+
+def mostly_private(n: int = 500) -> list[Block]:
+    """A source of 30 features; a target of 300, of which six are shared and the rest of forty factors of its own."""
+    rng = np.random.default_rng(0)
+    z, own = rng.normal(size=(n, 2)), rng.normal(size=(n, 40))
+    x = z @ rng.normal(size=(2, 30)) + rng.normal(size=(n, 30))
+    y = np.concatenate([z @ rng.normal(size=(2, 6)), own @ rng.normal(size=(40, 294))], 1)
+    y += 0.3 * rng.normal(size=y.shape)
+    design = np.zeros((n, 0), np.float32)
+    return [Block(((v - v.mean(0)) / v.std(0)).astype(np.float32), None, np.arange(n), design) for v in (x, y)]
+
+
+def test_shared_features_among_many_private_ones_rest_on_regression_without_gates() -> None:
+    """They are in trailing components, whose gates are shut; each for itself they are predicted as by ridge."""
+    blocks = mostly_private()
+    train, test = part(blocks, slice(0, 350)), part(blocks, slice(350, None))
+    predictor = fitted(train, with_factors=False)
+    weights = predictor.plain_shares[KEY]
+    assert weights[:6].min() > 0.6 and weights[6:].mean() < 0.4
+    design, truth = test[0].design, test[1].values[:, :6]
+
+    def explained(found: np.ndarray) -> float:
+        return float(1 - ((truth - found[:, :6]) ** 2).mean() / truth.var())
+
+    ridge = RidgeCV(np.logspace(-2, 4, 13)).fit(train[0].values, train[1].values[:, :6]).predict(test[0].values)
+    gated = predictor.moments.signal(KEY, [test[0].values], [design]) + predictor.fixed(1, design)
+    found = predictor.signal(KEY, [test[0].values], [design]) + predictor.fixed(1, design)
+    assert explained(gated) < explained(ridge) - 0.05
+    assert explained(found) > explained(ridge) - 0.01
+    restored = StackedPredictor()
+    restored.restore(predictor.state())
+    again = restored.signal(KEY, [test[0].values], [design])
+    np.testing.assert_allclose(again, found - predictor.fixed(1, design), atol=1e-5)
+
+
+def test_crossed_predictions_of_another_predictor_of_the_same_samples() -> None:
+    """What has been fitted is taken over, without gates too."""
+    blocks = mostly_private(120)
+    predictor, other = fitted(blocks, with_factors=False), StackedPredictor(with_factors=False)
+    other.prepare(blocks, np.ones((120, 2), bool))
+    other.adopt(predictor)
+    assert KEY in other.plain_shares
+    np.testing.assert_allclose(other.cross_fit(KEY).prediction, predictor.cross_fit(KEY).prediction, atol=1e-5)

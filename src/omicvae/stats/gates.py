@@ -54,6 +54,18 @@ def gated_error(total: Array, products: Array, squares: Array, weight: Array) ->
     return float((weight * (total - 2 * c * products + c**2 * squares)).sum())
 
 
+def gained_error(total: Array, products: Array, squares: Array) -> float:
+    r"""Squared error :math:`\sum_j \sum_i (x_{ij} - g_j \hat x_{ij})^2` left with the best factor on every feature.
+
+    Parameters
+    ----------
+    total, products, squares
+        ``(p,)`` sums of :math:`x_j^2`, :math:`x_j \hat x_j` and :math:`\hat x_j^2`.
+    """
+    g = np.clip(products / np.maximum(squares, _LEAST), *GAIN_RANGE)
+    return float((total - 2 * g * products + g**2 * squares).sum())
+
+
 class Slopes(NamedTuple):
     """Regressions of one row of values on another, feature by feature."""
 
@@ -110,16 +122,21 @@ def feature_gains(truth: NDArray[np.floating], prediction: NDArray[np.floating],
     """
     gains, found = np.ones(truth.shape[1]), _slopes(truth, prediction, n_obs)
     if found.told.any():
-        order = np.argsort(found.size, kind="stable")
-        prior = np.empty_like(found.slope)
-        prior[order] = isotonic_regression(
-            found.slope[order], sample_weight=found.weight[order], y_min=0.0, y_max=GAIN_RANGE[1]
-        )
-        gains[found.told] = _shrunk(found, prior)
+        gains[found.told] = _shrunk(found, _by_size(found, GAIN_RANGE[1]))
     return np.clip(gains, *GAIN_RANGE)
 
 
-def shrunken_slopes(truth: NDArray[np.floating], predictor: NDArray[np.floating], n_obs: Array) -> Array:
+def _by_size(found: Slopes, most: float) -> Array:
+    """Slope expected of a predictor of each one's size: rising with it, from 0 to ``most``."""
+    order = np.argsort(found.size, kind="stable")
+    expected = np.empty_like(found.slope)
+    expected[order] = isotonic_regression(found.slope[order], sample_weight=found.weight[order], y_min=0.0, y_max=most)
+    return expected
+
+
+def shrunken_slopes(
+    truth: NDArray[np.floating], predictor: NDArray[np.floating], n_obs: Array, *, by_size: bool = False
+) -> Array:
     """Slope of every feature on its predictor, shrunk by empirical Bayes towards that of all, and that towards 0.
 
     Parameters
@@ -128,6 +145,9 @@ def shrunken_slopes(truth: NDArray[np.floating], predictor: NDArray[np.floating]
         ``(n, p)``, both 0 where a value was not measured.
     n_obs
         ``(p,)`` number of measured values.
+    by_size
+        Shrink towards the slope, in [0, 1], of features with predictors as large instead, where a few features have
+        large ones.
 
     Returns
     -------
@@ -135,7 +155,8 @@ def shrunken_slopes(truth: NDArray[np.floating], predictor: NDArray[np.floating]
     """
     slopes, found = np.zeros(truth.shape[1]), _slopes(truth, predictor, n_obs)
     if found.told.any():
-        slopes[found.told] = _shrunk(found, np.full(len(found.slope), _common_slope(truth, predictor)))
+        common = np.full(len(found.slope), _common_slope(truth, predictor))
+        slopes[found.told] = _shrunk(found, _by_size(found, 1.0) if by_size else common)
     return slopes
 
 

@@ -35,7 +35,7 @@ from omicvae.stats.components import (
     principal_components,
     residual,
 )
-from omicvae.stats.gates import feature_gains, gated_error, isotonic_gates
+from omicvae.stats.gates import feature_gains, gained_error, gated_error, isotonic_gates
 from omicvae.stats.kernels import KernelRows, MixedKernel
 from omicvae.stats.patterns import (
     LEAST_ROWS,
@@ -57,6 +57,8 @@ EXACT_ROWS = 3000  # kernel matrices up to this size are kept and factorised
 LANDMARKS = 1500
 EIGEN_ROWS = 1500  # up to this many rows an eigendecomposition serves all penalties
 CLOSED = 5e-3  # a gate below is shut
+SAMPLES = ("blocks", "present", "folds", "position", "source_effects", "kernels", "bases", "_fold_bases")
+"""What predictors of the same samples have in common."""
 
 
 class Regression(NamedTuple):
@@ -101,18 +103,25 @@ class MomentPredictor:
         Of the cross-fit that sets penalties, gates, gains and residuals.
     seed
         Of folds and landmarks.
+    gated
+        Whether there are gates on the target's components. Without them it is ridge regression of every feature, with
+        penalties chosen for features: right where what assays share is not in the leading components.
 
     References
     ----------
     Caretti et al., CoVAE, eq. (2), for the posterior; penalties, gates and gains are this package's own.
     """
 
-    def __init__(self, kernel: MixedKernel | None = None, *, n_folds: int = 5, seed: int = 0) -> None:
+    def __init__(
+        self, kernel: MixedKernel | None = None, *, n_folds: int = 5, seed: int = 0, gated: bool = True
+    ) -> None:
         self.kernel = kernel or MixedKernel()
-        self.n_folds, self.seed = n_folds, seed
+        self.n_folds, self.seed, self.gated = n_folds, seed, gated
         self.directed: dict[Key, Directed] = {}
         self.errors: dict[Key, SampleErrors] = {}
         self._covers: dict[Key, list[Key]] = {}
+        self._penalties: dict[tuple[int, int], float] = {}
+        self._shares: dict[Key, Array] = {}
 
     # ------------------------------------------------------------------ fit
 
@@ -146,8 +155,15 @@ class MomentPredictor:
         everyone = [np.arange(len(b.rows), dtype=np.intp) for b in self.blocks]
         self.bases = tuple(principal_components(b, rows) for b, rows in zip(self.blocks, everyone, strict=True))
         self._fold_bases: dict[tuple[int, int], Basis] = {}
-        self._penalties: dict[tuple[int, int], float] = {}
-        self._shares: dict[Key, Array] = {}
+        self._penalties, self._shares = {}, {}
+
+    def without_gates(self) -> MomentPredictor:
+        """A predictor of the same samples, kernels, components and folds, but without gates; not fitted."""
+        other = MomentPredictor(self.kernel, n_folds=self.n_folds, seed=self.seed, gated=False)
+        for name in SAMPLES:
+            if hasattr(self, name):
+                setattr(other, name, getattr(self, name))
+        return other
 
     def common(self, key: Key) -> Rows:
         """Samples that have all sources and the target."""
@@ -177,7 +193,7 @@ class MomentPredictor:
         at = self.position[rows, target]
         strengths = self._strengths(key)
         held = [self._held_out_codes(key, rows, fold, strengths) for fold in range(self.n_folds)]
-        gates = isotonic_gates(*_sums(held)[1:])
+        gates = self._gates(held)
         signal = self._in_features(key, rows, held, gates)
         fixed = self._held_out_fixed(target, rows)
         scale = _scale(block, at, signal, fixed)
@@ -197,8 +213,12 @@ class MomentPredictor:
         )
         return CrossFit(rows, self.folds[rows], fixed + scale.gains.astype(np.float32) * signal)
 
+    def _gates(self, held: list[tuple[Array, Array]]) -> Array:
+        products, squares = _sums(held)[1:]
+        return isotonic_gates(products, squares) if self.gated else np.ones(len(products))
+
     def _penalty(self, source: int, target: int) -> float:
-        """Penalty of a source for a target: the least gated error over folds."""
+        """Penalty of a source for a target: the least error over folds with the best gates, or gains."""
         if (source, target) not in self._penalties:
             key: Key = ((source,), target)
             rows = self.common(key)
@@ -212,11 +232,17 @@ class MomentPredictor:
                 basis, block = self._fold_basis(target, fold), self.blocks[target]
                 z = basis.codes(block, self.position[train, target])
                 truth = basis.codes(block, self.position[test, target])
-                sums.append(self._path(source, train, test, z, truth, grid))
+                sums.append(self._path(source, train, test, z, self._compared(truth, basis), grid, basis))
             self._penalties[source, target] = float(grid[self._least(sums, target)] if len(sums) > 1 else grid[-1])
         return self._penalties[source, target]
 
+    def _compared(self, codes: Array, basis: Basis) -> Array:
+        """What errors are measured on: codes under gates, features without."""
+        return codes if self.gated else (codes * basis.scale) @ basis.loadings.T
+
     def _least(self, sums: list[Array], target: int) -> int:
+        if not self.gated:
+            return int(np.argmin([gained_error(*t) for t in np.sum(sums[1:], axis=0)]))
         width = min(s.shape[2] for s in sums[1:])
         total = sum(s[:, :, :width] for s in sums[1:])
         weight = self.bases[target].scale[:width] ** 2
@@ -224,14 +250,14 @@ class MomentPredictor:
         errors = [gated_error(t[0, :width], t[1, :width], t[2, :width], weight[:width]) for t in np.asarray(total)]
         return int(np.argmin(errors))
 
-    def _path(self, source: int, train: Rows, test: Rows, z: Array, truth: Array, grid: Array) -> Array:
+    def _path(self, source: int, train: Rows, test: Rows, z: Array, truth: Array, grid: Array, basis: Basis) -> Array:
         """``(len(grid), 3, k)`` sums over test rows of truth squared, truth times prediction, prediction squared."""
         p, centre = self.blocks[source].values.shape[1], z.mean(0)
         a, b = self.position[train, source], self.position[test, source]
         solve = _penalty_path(self.kernels[source], a, b, z - centre)
-        out = np.zeros((len(grid), 3, z.shape[1]))
+        out = np.zeros((len(grid), 3, truth.shape[1]))
         for i, penalty in enumerate(grid):
-            found = solve(len(train) * penalty / p) + centre
+            found = self._compared(solve(len(train) * penalty / p) + centre, basis)
             out[i] = (truth**2).sum(0), (truth * found).sum(0), (found**2).sum(0)
         return out
 
@@ -262,8 +288,12 @@ class MomentPredictor:
         return shares
 
     def _error_of(self, key: Key, rows: Rows, strengths: Array) -> float:
-        """Squared error of held-out codes that is left with the best gates."""
+        """Squared error of held-out codes that is left with the best gates, or of features with the best gains."""
         held = [self._held_out_codes(key, rows, fold, strengths) for fold in range(min(self.n_folds, PENALTY_FOLDS))]
+        if not self.gated:
+            bases = [self._fold_basis(key[1], fold) for fold in range(len(held))]
+            pairs = [(self._compared(t, b), self._compared(f, b)) for (t, f), b in zip(held, bases, strict=True)]
+            return gained_error(*_sums(pairs))
         sums = _sums(held)
         weight = self.bases[key[1]].scale ** 2
         width = min(len(weight), sums.shape[1])
@@ -352,7 +382,7 @@ class MomentPredictor:
         rows = self.common(key)
         strengths = self._strengths(key)
         held = [self._held_out_codes(key, rows, fold, strengths) for fold in range(self.n_folds)]
-        signal = self._in_features(key, rows, held, isotonic_gates(*_sums(held)[1:]))
+        signal = self._in_features(key, rows, held, self._gates(held))
         gains = self.directed[key].gains.astype(np.float32)
         return CrossFit(rows, self.folds[rows], self._held_out_fixed(key[1], rows) + gains * signal)
 
@@ -405,6 +435,11 @@ class MomentPredictor:
             self._covers[key] = cover(sources, unexplained, self.errors)
         return self._covers[key]
 
+    def forget(self, key: Key) -> None:
+        """Drop a fitted pattern."""
+        self.directed.pop(key), self.errors.pop(key)
+        self._covers = {}
+
     def adopt(self, other: MomentPredictor) -> None:
         """Take over the fitted patterns of a predictor of the same samples."""
         self.directed, self.errors, self._covers = dict(other.directed), dict(other.errors), {}
@@ -423,6 +458,11 @@ class MomentPredictor:
             arrays |= {f"basis/{m}/{name}": value for name, value in basis._asdict().items()}
             if rows.factor is not None:
                 arrays[f"factor/{m}"] = rows.factor
+        return arrays | self.fitted_state()
+
+    def fitted_state(self) -> dict[str, NDArray[Any]]:
+        """That part of :meth:`state` which predictors of the same samples do not have in common."""
+        arrays: dict[str, NDArray[Any]] = {}
         arrays |= {f"penalty/{a}/{t}": np.asarray(v) for (a, t), v in self._penalties.items()}
         arrays |= {f"share/{'-'.join(map(str, sources))}/{t}": v for (sources, t), v in self._shares.items()}
         for (sources, target), errors in self.errors.items():
@@ -445,6 +485,10 @@ class MomentPredictor:
         )
         self.source_effects = tuple(arrays[f"source_effects/{m}"] for m in range(n))
         self.bases = tuple(Basis(*(arrays[f"basis/{m}/{name}"] for name in Basis._fields)) for m in range(n))
+        self.restore_fitted(arrays)
+
+    def restore_fitted(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Read what :meth:`fitted_state` gave."""
         penalties = {n: v for n, v in arrays.items() if n.startswith("penalty/")}
         self._penalties = {(int(n.split("/")[1]), int(n.split("/")[2])): float(v) for n, v in penalties.items()}
         self._shares = {}

@@ -1,11 +1,13 @@
-r"""The closed form with a factor model of all assays beside it, weighted feature by feature.
+r"""The closed form with two others beside it, weighted feature by feature.
 
-The kernel regression of :mod:`omicvae.stats.moments` knows one set of sources and one target at a time, and curved
-relations; the factor model of :mod:`omicvae.stats.probabilistic_cca` has one account of all assays, and the uncertainty of
-its weights. Their errors differ enough that the average beats both where neither is much worse. With held-out
-predictions :math:`a, b` of the two, the prediction of a feature is :math:`a + w (b - a)`, :math:`w \in [0, 1]` by
-regression of :math:`x - a` on :math:`b - a`, shrunk towards the weight of all features together (stacking: Breiman,
-*Stacked regressions*, Machine Learning 24, 1996).
+The kernel regression of :mod:`omicvae.stats.moments` believes in the target's leading components, which is right where
+these are shared. Where most of an assay's variation is its own, the few features that others tell about are in trailing
+components: there the same regression *without gates*, every feature for itself, is better. And the factor model of
+:mod:`omicvae.stats.probabilistic_cca` has one account of all assays, and the uncertainty of its weights, where the
+regressions know one set of sources and one target at a time. Their errors differ enough that the average beats each where
+none is much worse. With held-out predictions :math:`a` so far and :math:`b` of the next, the prediction of a feature is
+:math:`a + w (b - a)`, :math:`w \in [0, 1]` by regression of :math:`x - a` on :math:`b - a`, shrunk towards the weight of
+all features together (stacking: Breiman, *Stacked regressions*, Machine Learning 24, 1996).
 """
 
 from __future__ import annotations
@@ -29,6 +31,10 @@ SMALL = 300
 """Samples below which one fold is too few to choose the size of a factor model on."""
 
 
+LEAST_WEIGHT = 0.02
+"""Weight of no feature below which regression without gates is not kept."""
+
+
 class StackedPredictor:
     """Prediction of every assay from every set of others: kernel regression, and a factor model where that helps.
 
@@ -45,6 +51,9 @@ class StackedPredictor:
     def __init__(self, *, n_folds: int = 5, with_factors: bool = True, seed: int = 0) -> None:
         self.moments = MomentPredictor(n_folds=n_folds, seed=seed)
         self.with_factors, self.n_folds, self.seed = with_factors, n_folds, seed
+        self.plain = self.moments.without_gates()
+        self.plain_shares: dict[Key, Array] = {}
+        """Pattern -> ``(p,)`` weight of the regression without gates."""
         self.factors: FactorPredictor | None = None
         self.shares: dict[Key, Array] = {}
         """Pattern -> ``(p,)`` weight of the factor model."""
@@ -61,6 +70,7 @@ class StackedPredictor:
     def prepare(self, blocks: Sequence[Block], present: NDArray[np.bool_]) -> None:
         """Take training samples in."""
         self.moments.prepare(blocks, present)
+        self.plain, self.plain_shares = self.moments.without_gates(), {}
         self.factors, self.shares, self.variance = None, {}, {}
 
     def supported(self, key: Key) -> bool:
@@ -71,14 +81,17 @@ class StackedPredictor:
         """Fit a pattern; returns predictions of its samples by fits without their fold."""
         found = self.moments.fit_pattern(key)
         truth, seen = self._truth(key, found)
+        other = self.plain.fit_pattern(key)
+        weights = _weights(truth, seen, found, other, by_size=True)
+        if weights.max(initial=0.0) >= LEAST_WEIGHT:
+            self.plain_shares[key], found = weights, _moved(found, other, weights)
+        else:
+            self.plain.forget(key)
         if self.with_factors:
             self.factors = self.factors or self._fitted_factors()
             other = self.factors.fit_pattern(key)
-            difference = other.prediction - found.prediction
-            self.shares[key] = _weights(
-                np.where(seen, truth - found.prediction, 0), np.where(seen, difference, 0), seen
-            )
-            found = found._replace(prediction=found.prediction + self.shares[key].astype(np.float32) * difference)
+            self.shares[key] = _weights(truth, seen, found, other)
+            found = _moved(found, other, self.shares[key])
         left = np.where(seen, truth - found.prediction, 0)
         self.variance[key] = (left**2).sum(0, dtype=np.float64) / np.maximum(seen.sum(0), 1)
         return found
@@ -86,11 +99,12 @@ class StackedPredictor:
     def cross_fit(self, key: Key) -> CrossFit:
         """The predictions of :meth:`fit_pattern` once more."""
         found = self.moments.cross_fit(key)
-        if key not in self.shares:
-            return found
-        assert self.factors is not None
-        difference = self.factors.cross_fit(key).prediction - found.prediction
-        return found._replace(prediction=found.prediction + self.shares[key].astype(np.float32) * difference)
+        if key in self.plain_shares:
+            found = _moved(found, self.plain.cross_fit(key), self.plain_shares[key])
+        if key in self.shares:
+            assert self.factors is not None
+            found = _moved(found, self.factors.cross_fit(key), self.shares[key])
+        return found
 
     def _truth(self, key: Key, fit: CrossFit) -> tuple[Float32, NDArray[np.bool_]]:
         block = self.moments.blocks[key[1]]
@@ -130,11 +144,14 @@ class StackedPredictor:
     def signal(self, key: Key, values: Sequence[Float32], designs: Sequence[Float32]) -> Float32:
         """``(n, p)`` prediction of new samples around what covariates explain; values may be NaN."""
         found = self.moments.signal(key, values, designs)
-        if key not in self.shares or not self.shares[key].any():
-            return found
-        assert self.factors is not None
-        difference = self.factors.signal(key, values, designs) - found
-        return np.asarray(found + self.shares[key].astype(np.float32) * difference)
+        if key in self.plain_shares:
+            difference = self.plain.signal(key, values, designs) - found
+            found = found + self.plain_shares[key].astype(np.float32) * difference
+        if key in self.shares and self.shares[key].any():
+            assert self.factors is not None
+            difference = self.factors.signal(key, values, designs) - found
+            found = found + self.shares[key].astype(np.float32) * difference
+        return np.asarray(found)
 
     def fixed(self, target: int, design: NDArray[np.floating]) -> Float32:
         """``(..., p)`` what covariates explain of a target."""
@@ -143,7 +160,9 @@ class StackedPredictor:
     def adopt(self, other: StackedPredictor) -> None:
         """Take over the fitted patterns of a predictor of the same samples."""
         self.moments.adopt(other.moments)
-        self.shares, self.variance, self.with_factors = dict(other.shares), dict(other.variance), other.with_factors
+        self.plain.adopt(other.plain)
+        self.plain_shares, self.shares = dict(other.plain_shares), dict(other.shares)
+        self.variance, self.with_factors = dict(other.variance), other.with_factors
         if other.factors is not None:
             self.factors = self._new_factors()
             self.factors.sizes = other.factors.sizes
@@ -154,7 +173,8 @@ class StackedPredictor:
     def state(self) -> dict[str, NDArray[Any]]:
         """Arrays from which :meth:`restore` makes predictions of new samples."""
         arrays = {f"moments/{k}": v for k, v in self.moments.state().items()}
-        for kind, held in (("share", self.shares), ("variance", self.variance)):
+        arrays |= {f"plain/{k}": v for k, v in self.plain.fitted_state().items()}
+        for kind, held in (("share", self.shares), ("plain_share", self.plain_shares), ("variance", self.variance)):
             for (sources, target), value in held.items():
                 arrays[f"{kind}/{'-'.join(map(str, sources))}/{target}"] = value
         if self.factors is not None:
@@ -169,8 +189,11 @@ class StackedPredictor:
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Read what :meth:`state` gave."""
         self.moments.restore(_under("moments/", arrays))
-        self.shares, self.variance = {}, {}
-        for kind, held in (("share/", self.shares), ("variance/", self.variance)):
+        self.plain = self.moments.without_gates()
+        self.plain.restore_fitted(_under("plain/", arrays))
+        self.shares, self.plain_shares, self.variance = {}, {}, {}
+        held_by = {"share/": self.shares, "plain_share/": self.plain_shares, "variance/": self.variance}
+        for kind, held in held_by.items():
             for name, value in _under(kind, arrays).items():
                 listed, target = name.split("/")
                 held[tuple(int(s) for s in listed.split("-")), int(target)] = value
@@ -184,10 +207,20 @@ class StackedPredictor:
             self.factors.model = FactorModel(weights, tuple(effects[str(m)] for m in range(len(effects))))
 
 
-def _weights(left: Float32, difference: Float32, seen: NDArray[np.bool_]) -> Array:
-    """``(p,)`` weights in [0, 1] of what the other prediction adds, shrunk towards their common value."""
-    weights = shrunken_slopes(left, difference, seen.sum(0).astype(np.float64))
-    return np.clip(weights, 0.0, 1.0)
+def _weights(
+    truth: Float32, seen: NDArray[np.bool_], found: CrossFit, other: CrossFit, *, by_size: bool = False
+) -> Array:
+    """``(p,)`` weights in [0, 1] of what another prediction adds: :func:`shrunken_slopes`."""
+    left = np.where(seen, truth - found.prediction, 0)
+    difference = np.where(seen, other.prediction - found.prediction, 0)
+    slopes = shrunken_slopes(left, difference, seen.sum(0).astype(np.float64), by_size=by_size)
+    return np.clip(slopes, 0.0, 1.0)
+
+
+def _moved(found: CrossFit, other: CrossFit, weights: Array) -> CrossFit:
+    """Predictions moved towards others by a weight a feature."""
+    difference = other.prediction - found.prediction
+    return found._replace(prediction=found.prediction + weights.astype(np.float32) * difference)
 
 
 def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
