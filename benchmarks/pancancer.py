@@ -40,6 +40,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import omicvae
+from omicvae.stats.gaussian import standardise_blocks
 
 COLUMNS = ("data", "epochs", "seed", "method", "score", "value", "cpu_seconds")
 QUANTILES = np.linspace(0, 1, 21)
@@ -195,7 +196,9 @@ def of_model(data: Split, recipe: Recipe, epochs: int, small: bool) -> dict[str,
         found[f"NLL {target} | {source}"] = nll[ALL] - nll[source]
     if recipe.cls is omicvae.model.CoVAE:
         first = model.module.sizes[0]
-        cross = model.module.prior_covariance.cpu()[:first, first:]
+        # after recalibration the prior of one assay is not standard normal: correlations are those of whitened latents
+        whitened = standardise_blocks(model.module.prior_covariance.cpu(), model.module.sizes)
+        cross = whitened[:first, first:]
         found["prior correlation"] = float(torch.linalg.svdvals(cross).mean())
     return found
 
