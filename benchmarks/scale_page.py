@@ -50,7 +50,7 @@ def memory_verdict(rows: pd.DataFrame) -> str:
     return (
         f"From {shards.index[0]:,} to {shards.index[-1]:,} cells the peak from shards grows by a factor of {growth:.2f} "
         f"({last['peak_mb'] - first['peak_mb']:,.0f} MB), {verdict}. {last['opened_mb'] - first['opened_mb']:,.0f} MB of it are there as soon "
-        "as the store is open: names and indices.\n"
+        "as the store is open: names and indices, and what reading them took.\n"
     )
 
 
