@@ -135,7 +135,8 @@ class ImputationMixin(CalibrationMixin):
         """``(n_samples, n_obs, n_vars)`` draws of the predictive distribution of :meth:`impute`.
 
         All features of one draw come from the same latents, so draws keep the correlations between features. Draws are
-        calibrated as intervals are (:mod:`omicvae.stats.calibrated_draws`).
+        calibrated as intervals are (:mod:`omicvae.stats.calibrated_draws`); as skewed counts have another mean once
+        their distribution is wider or narrower, their average is near ``impute(...).X``, not the same.
         """
         self._require_training()
         mask = self._given(given, self._check_modality(modality))
