@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from omicvae.stats import moments
+from omicvae.stats import kernel_ridge, moments, penalties
 from omicvae.stats.components import Block, principal_components
 from omicvae.stats.kernels import MixedKernel
-from omicvae.stats.moments import PENALTIES, MomentPredictor
+from omicvae.stats.moments import MomentPredictor
 from omicvae.stats.patterns import LEAST_ROWS, default_patterns
 
 LINEAR = MixedKernel(nonlinear=0.0)
@@ -57,12 +57,12 @@ def open_gates(monkeypatch) -> None:
 
 @pytest.fixture
 def one_penalty(monkeypatch) -> float:
-    monkeypatch.setattr(moments, "PENALTIES", np.array([0.3, 0.3]))
+    monkeypatch.setattr(penalties, "PENALTIES", np.array([0.3, 0.3]))
     return 0.3
 
 
 def fixed_folds(monkeypatch, folds: np.ndarray) -> None:
-    monkeypatch.setattr(moments, "assign_folds", lambda present, n_folds, seed: folds)
+    monkeypatch.setattr(kernel_ridge, "assign_folds", lambda present, n_folds, seed: folds)
 
 
 # ---------------------------------------------------------------------- ridge regression is a special case
@@ -79,7 +79,7 @@ def test_linear_kernel_and_open_gates_are_ridge_regression(open_gates, widths):
 
 
 def test_several_sources_are_ridge_regression_with_a_penalty_each(open_gates, monkeypatch):
-    monkeypatch.setattr(moments, "SHARES", ())
+    monkeypatch.setattr(penalties, "SHARES", ())
     xs = assays(50, 20, 70, 9)
     predictor = prepared(xs, kernel=LINEAR)
     predictor.fit_pattern(((0, 1), 2))
@@ -102,7 +102,7 @@ def test_several_sources_are_ridge_regression_with_a_penalty_each(open_gates, mo
 def test_large_samples_are_ridge_regression_too(open_gates, one_penalty, monkeypatch, regime, missing):
     """Landmarks lose nothing with a linear kernel whose rank is below their number; ``missing`` lack the target."""
     for name, value in regime.items():
-        monkeypatch.setattr(moments, name, value)
+        monkeypatch.setattr(kernel_ridge, name, value)
     xs, present = assays(70, 12, 15, 6), np.ones((70, 3), bool)
     present[:missing, 2] = False
     predictor = prepared(xs, present, LINEAR)
@@ -132,7 +132,7 @@ def test_the_penalty_is_nearly_the_best_of_the_grid(open_gates):
     predictor.fit_pattern(((0,), 1))
     error = {
         lam: ((Ridge(alpha=100 * lam).fit(x[train], y[train]).predict(x[test]) - y[test]) ** 2).mean()
-        for lam in PENALTIES
+        for lam in penalties.PENALTIES
     }
     assert error[penalty(predictor, 0, 1)] < 1.03 * min(error.values()) < 0.9 * max(error.values())
 
@@ -286,9 +286,9 @@ def test_regressions_use_common_samples_and_components_all_that_have_the_target(
     fit = predictor.fit_pattern(((0,), 2))
     common = present[:, 0] & present[:, 2]
     np.testing.assert_array_equal(fit.rows, np.flatnonzero(common))
-    np.testing.assert_array_equal(predictor.common(((0,), 2)), fit.rows)
+    np.testing.assert_array_equal(predictor.samples.common(((0,), 2)), fit.rows)
     everyone = block(xs[2][present[:, 2]])
-    np.testing.assert_array_equal(predictor.bases[2].scale, principal_components(everyone, np.arange(80)).scale)
+    np.testing.assert_array_equal(predictor.samples.bases[2].scale, principal_components(everyone, np.arange(80)).scale)
     new = assays(5, 30, seed=1)[0]
     reference = Ridge(alpha=40 * one_penalty).fit(xs[0][common], xs[2][common]).predict(new)
     np.testing.assert_allclose(predict(predictor, ((0,), 2), new), reference, atol=2e-3)
@@ -340,10 +340,10 @@ def test_patterns_are_compared_in_samples_that_both_have():
     assert restored.covering((1, 0), 2) == [((0, 1), 2)]
 
 
-@pytest.mark.parametrize("shares", [moments.SHARES, ()])
+@pytest.mark.parametrize("shares", [penalties.SHARES, ()])
 def test_a_source_that_knows_nothing_takes_hardly_any_part(monkeypatch, shares):
     """Alone it predicts nothing whatever its penalty; beside another, what it says would be noise."""
-    monkeypatch.setattr(moments, "SHARES", shares)
+    monkeypatch.setattr(penalties, "SHARES", shares)
     lost = []
     for seed in range(3):
         xs = assays(700, 30, 8, seed=seed)
@@ -433,7 +433,7 @@ def test_sources_of_an_unknown_batch_are_those_of_the_average_batch():
 @pytest.mark.parametrize("limits", [{}, {"EXACT_ROWS": 50, "LANDMARKS": 30}])
 def test_a_restored_predictor_predicts_the_same(monkeypatch, limits):
     for name, value in limits.items():
-        monkeypatch.setattr(moments, name, value)
+        monkeypatch.setattr(kernel_ridge, name, value)
     xs, new = assays(60, 20, 15, 8), assays(4, 20, 15, seed=1)
     predictor = prepared(xs, kernel=MixedKernel(0.3, 0.7))
     for key in (((0,), 2), ((0, 1), 2), ((2,), 0)):

@@ -71,7 +71,7 @@ class Part(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """A part's predictions beside the truth, all ``(n, p)``; NaN where not measured."""
+    """A part's predictions beside the truth, ``(n, p)`` unless said; NaN where not measured."""
 
     part: Part
     truth: Float32
@@ -91,7 +91,7 @@ class Scored(NamedTuple):
     standardised_mean: Float32
     """Mean of the draws on that scale, the library size given, ..."""
     draw_variance: Float32
-    """... and what its squared error owes to the number of draws; NaN if the CRPS was not asked for."""
+    """... and what its squared error owes to the number of draws; both ``(0, p)`` if the CRPS was not asked for."""
     normalized_mean: Float32
     """Predictive mean at the median library size, where there are library sizes and it was asked for."""
     crps: Float32 | None

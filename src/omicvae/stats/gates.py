@@ -155,8 +155,8 @@ def shrunken_slopes(
     """
     slopes, found = np.zeros(truth.shape[1]), _slopes(truth, predictor, n_obs)
     if found.told.any():
-        common = np.full(len(found.slope), _common_slope(truth, predictor))
-        slopes[found.told] = _shrunk(found, _by_size(found, 1.0) if by_size else common)
+        common = _by_size(found, 1.0) if by_size else np.full(len(found.slope), _common_slope(truth, predictor))
+        slopes[found.told] = _shrunk(found, common)
     return slopes
 
 

@@ -51,7 +51,7 @@ class StackedPredictor:
     def __init__(self, *, n_folds: int = 5, with_factors: bool = True, seed: int = 0) -> None:
         self.moments = MomentPredictor(n_folds=n_folds, seed=seed)
         self.with_factors, self.n_folds, self.seed = with_factors, n_folds, seed
-        self.plain = self.moments.without_gates()
+        self.plain = MomentPredictor(n_folds=n_folds, seed=seed, gated=False)
         self.plain_shares: dict[Key, Array] = {}
         """Pattern -> ``(p,)`` weight of the regression without gates."""
         self.factors: FactorPredictor | None = None
@@ -63,14 +63,15 @@ class StackedPredictor:
     @property
     def folds(self) -> NDArray[np.intp]:
         """``(n,)`` fold of every training sample."""
-        return self.moments.folds
+        return self.moments.samples.folds
 
     # ------------------------------------------------------------------ fit
 
     def prepare(self, blocks: Sequence[Block], present: NDArray[np.bool_]) -> None:
         """Take training samples in."""
         self.moments.prepare(blocks, present)
-        self.plain, self.plain_shares = self.moments.without_gates(), {}
+        self.plain.share_samples(self.moments)
+        self.plain_shares = {}
         self.factors, self.shares, self.variance = None, {}, {}
 
     def supported(self, key: Key) -> bool:
@@ -107,17 +108,17 @@ class StackedPredictor:
         return found
 
     def _truth(self, key: Key, fit: CrossFit) -> tuple[Float32, NDArray[np.bool_]]:
-        block = self.moments.blocks[key[1]]
-        at = self.moments.position[fit.rows, key[1]]
+        block = self.moments.samples.blocks[key[1]]
+        at = self.moments.samples.position[fit.rows, key[1]]
         seen = np.ones((len(at), block.values.shape[1]), bool) if block.observed is None else block.observed[at]
         return block.values[at], seen
 
     def _fitted_factors(self) -> FactorPredictor:
         """A factor model of all samples, of the size that is best (the median) for predicting one or three folds."""
-        none = (0,) * len(self.moments.blocks)
-        folds = self.moments.folds
+        none = (0,) * len(self.moments.samples.blocks)
+        folds = self.moments.samples.folds
         chosen = [
-            select_sizes(self.moments.blocks, folds != fold, folds == fold, n_private=none)[0]
+            select_sizes(self.moments.samples.blocks, folds != fold, folds == fold, n_private=none)[0]
             for fold in range(min(3, self.n_folds) if len(folds) < SMALL else 1)
         ]
         predictor = self._new_factors()
@@ -128,7 +129,7 @@ class StackedPredictor:
 
     def _new_factors(self) -> FactorPredictor:
         predictor = FactorPredictor(n_folds=self.n_folds, seed=self.seed)
-        predictor.prepare(self.moments.blocks, self.moments.present)
+        predictor.prepare(self.moments.samples.blocks, self.moments.samples.present)
         return predictor
 
     # ------------------------------------------------------------------ predict
@@ -189,7 +190,7 @@ class StackedPredictor:
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Read what :meth:`state` gave."""
         self.moments.restore(_under("moments/", arrays))
-        self.plain = self.moments.without_gates()
+        self.plain.share_samples(self.moments)
         self.plain.restore_fitted(_under("plain/", arrays))
         self.shares, self.plain_shares, self.variance = {}, {}, {}
         held_by = {"share/": self.shares, "plain_share/": self.plain_shares, "variance/": self.variance}
