@@ -90,7 +90,9 @@ class Cohort:
         self.schema = schema
         self.obs_names = mdata.obs_names.copy()
         self._axes = _axes(mdata, schema)
-        self._rows = {name: modality_rows(mdata, name) for name in schema.names}
+        self._rows: dict[str, NDArray[np.integer]] = {
+            name: _compact(modality_rows(mdata, name)) for name in schema.names
+        }
         self.present: NDArray[np.bool_] = np.stack([self._rows[name] >= 0 for name in schema.names], axis=1)
         self.device = torch.device("cpu")
         self._values: dict[str, Matrix | DeviceDense | DeviceSparse] = {}
@@ -100,7 +102,8 @@ class Cohort:
             if modality.name in mdata.mod:
                 self._open(mdata, modality)
         self._codes = {c.name: torch.from_numpy(_codes(mdata, c)) for c in schema.categorical}
-        self._labels = torch.from_numpy(_codes(mdata, schema.labels))
+        unknown = torch.tensor(-1).expand(mdata.n_obs)  # one number, however many samples
+        self._labels = unknown if schema.labels is None else torch.from_numpy(_codes(mdata, schema.labels))
         self._continuous = torch.from_numpy(_continuous(mdata, schema.continuous))
 
     def _open(self, mdata: MuData, modality: ModalitySchema) -> None:
@@ -158,7 +161,7 @@ class Cohort:
 
     def stored_rows(self, positions: NDArray[np.intp], modality: int) -> NDArray[np.intp]:
         """Rows in the files or matrices of a modality, by its place in the schema; -1 where a sample lacks it."""
-        return self._rows[self.schema.names[modality]][positions]
+        return self._rows[self.schema.names[modality]][positions].astype(np.intp)
 
     def loaded(self, runs: Sequence[NDArray[np.intp]]) -> Cohort:
         """The samples at the positions of all ``runs``, in that order, in memory; sparse values stay sparse.
@@ -171,8 +174,8 @@ class Cohort:
         here._rows, here._values, here._coverage, here._size = {}, {}, {}, {}
         for name, rows in self._rows.items():
             measured = rows[positions] >= 0
-            here._rows[name] = np.where(measured, np.cumsum(measured) - 1, -1)
-            stored = [rows[run][rows[run] >= 0] for run in runs]
+            here._rows[name] = _compact(np.where(measured, np.cumsum(measured) - 1, -1))
+            stored = [rows[run][rows[run] >= 0].astype(np.intp) for run in runs]
             for there, held in ((here._values, self._values), (here._coverage, self._coverage)):
                 if name in held:
                     there[name] = _on_host(held[name]).loaded(stored)
@@ -212,7 +215,7 @@ class Cohort:
             name = modality.name
             stored = self._rows[name][index]
             here = np.flatnonzero(stored >= 0)
-            stored = stored[here]
+            stored = stored[here].astype(np.intp)
             rows[name] = moved(here, self.device)
             empty = torch.zeros(0, modality.n_vars, device=self.device)
             values = self._values[name].take(stored) if name in self._values else empty
@@ -232,6 +235,11 @@ class Cohort:
             continuous=self._continuous[at],
             labels=self._labels[at],
         )
+
+
+def _compact(rows: NDArray[np.intp]) -> NDArray[np.integer]:
+    """Positions in half the memory, as long as there are fewer than 2^31."""
+    return rows.astype(np.int32) if rows.max(initial=-1) <= np.iinfo(np.int32).max else rows
 
 
 def _on_host(matrix: Matrix | DeviceDense | DeviceSparse) -> Matrix:
@@ -263,10 +271,10 @@ def _axes(mdata: MuData, schema: Schema) -> list[pd.Index]:
     ]
 
 
-def _codes(mdata: MuData, category: CategorySchema | None) -> NDArray[np.int64]:
+def _codes(mdata: MuData, category: CategorySchema) -> NDArray[np.int64]:
     """Category codes of every observation; -1 where the column, the row or the category is not known."""
     codes = np.full(mdata.n_obs, -1, dtype=np.int64)
-    if category is None or (category.modality is not None and category.modality not in mdata.mod):
+    if category.modality is not None and category.modality not in mdata.mod:
         return codes
     obs = mdata.obs if category.modality is None else mdata.mod[category.modality].obs
     if category.column not in obs:

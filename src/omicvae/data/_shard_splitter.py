@@ -12,6 +12,7 @@ from scvi import settings
 from torch.utils.data import DataLoader
 
 from omicvae.data._cohort import Cohort
+from omicvae.data._heap import return_free_memory
 from omicvae.data._manager import registered_manager
 from omicvae.data._runs import runs_of
 from omicvae.data._shard_loader import ShardLoader
@@ -90,6 +91,7 @@ class ShardSplitter(PatternSplitter):
         )  # fmt: skip
         for name in ("train_idx", "val_idx", "test_idx", "calibration_idx"):
             setattr(self, name, np.sort(getattr(self, name)))
+        return_free_memory()
 
     def _loader(self, indices: NDArray[np.intp], shuffle: bool) -> DataLoader[Any] | list[Any]:
         if len(indices) == 0:

@@ -14,6 +14,7 @@ from anndata import AnnData
 from anndata.io import read_elem, sparse_dataset
 from mudata import MuData
 
+from omicvae.data._heap import return_free_memory
 from omicvae.data._names import without_table
 
 BYTES = "omicvae_bytes"
@@ -74,6 +75,7 @@ def open_zarr(path: str | os.PathLike[str]) -> MuData:
     mdata.uns = dict(mdata.uns)
     for obs in (mdata.obs, *(adata.obs for adata in mdata.mod.values())):
         obs.index = without_table(obs.index)
+    return_free_memory()
     return mdata
 
 
