@@ -16,7 +16,7 @@ CONSTRAINTS := $(wildcard constraints/$(PYTAG).txt)
 # The name of the stamp changes with what is to be installed: an edited pin or dependency installs again, nothing else does.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | cut -d ' ' -f 1)
 
-.PHONY: help setup demo test test-all benchmarks-small lint docs tutorials build clean
+.PHONY: help setup demo test test-all benchmarks-small lint docs tutorials tutorials-copy build clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,6p'
@@ -57,13 +57,17 @@ docs: $(STAMP)
 
 # Runs every notebook in a copy, so that those with outputs stay as they are committed; an error in a cell fails the target.
 # (jupyter execute comes with myst-nb. Without ipywidgets tqdm warns that it cannot draw its bars.)
-tutorials: $(STAMP)
+tutorials: $(patsubst tutorials/%.ipynb,run-%,$(wildcard tutorials/*.ipynb))
+
+tutorials-copy: $(STAMP)
 	rm -rf build/tutorials
 	mkdir -p build/tutorials/docs
 	cp -R tutorials build/tutorials/
 	cp -R docs/developer build/tutorials/docs/
+
+run-%: tutorials-copy
 	cd build/tutorials/tutorials && PYTHONWARNINGS='ignore:IProgress not found' \
-		"$(CURDIR)/$(BIN)/jupyter" execute --timeout=600 *.ipynb
+		"$(CURDIR)/$(BIN)/jupyter" execute --timeout=900 $*.ipynb
 
 build: $(STAMP)
 	$(BIN)/python -m build --outdir dist .

@@ -213,9 +213,9 @@ class Cohort:
         x, rows, coverage, size = {}, {}, {}, {}
         for modality in self.schema.modalities:
             name = modality.name
-            stored = self._rows[name][index]
+            stored = self._rows[name][index].astype(np.intp)
             here = np.flatnonzero(stored >= 0)
-            stored = stored[here].astype(np.intp)
+            stored = stored[here]
             rows[name] = moved(here, self.device)
             empty = torch.zeros(0, modality.n_vars, device=self.device)
             values = self._values[name].take(stored) if name in self._values else empty

@@ -75,6 +75,8 @@ def open_zarr(path: str | os.PathLike[str]) -> MuData:
     mdata.uns = dict(mdata.uns)
     for obs in (mdata.obs, *(adata.obs for adata in mdata.mod.values())):
         obs.index = without_table(obs.index)
+    for name, rows in mdata.obsmap.items():  # views of larger arrays
+        mdata.obsmap[name] = rows.copy()
     return_free_memory()
     return mdata
 
