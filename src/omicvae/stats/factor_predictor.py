@@ -45,7 +45,9 @@ class FactorModel(NamedTuple):
         found, rows = [], []
         for m, x in values.items():
             around = torch.from_numpy(residual(x, None, designs[m], self.effects[m])).double()
-            found.append(evidence(self.weights[m], around.nan_to_num(), find_gaps(~around.isnan())))
+            found.append(
+                evidence(self.weights[m], around.nan_to_num(), find_gaps(~around.isnan()), with_constant=False)
+            )
             rows.append(torch.arange(n))
         return posterior(found, rows, n, self.n_factors)
 

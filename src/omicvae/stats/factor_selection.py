@@ -131,7 +131,7 @@ def cross_modal_error(weights: Sequence[Weights], held: Sequence[Rows], n: int) 
     Mean over features, then over modalities; NaN if no sample has two.
     """
     K = weights[0].mean.shape[1]
-    found = [evidence(w, b.x, b.gaps) for w, b in zip(weights, held, strict=True)]
+    found = [evidence(w, b.x, b.gaps, with_constant=False) for w, b in zip(weights, held, strict=True)]
     errors = []
     for target, block in enumerate(held):
         others = [m for m in range(len(held)) if m != target]

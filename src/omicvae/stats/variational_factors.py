@@ -27,6 +27,7 @@ from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
 from omicvae.stats.probabilistic_cca import (
+    Evidence,
     Gaps,
     Posterior,
     Weights,
@@ -127,7 +128,7 @@ def iterations(
     while True:
         bound = sum(s.update(q) for s in states) - float(q.divergence().sum())
         yield Iteration(tuple(s.weights for s in states), bound)
-        found = [evidence(s.weights, s.x, s.gaps, s.covariance) for s in states]
+        found = [s.evidence() for s in states]
         q = posterior(found, [s.rows for s in states], n_samples, n_factors + sum(private))
 
 
@@ -157,17 +158,17 @@ class _Modality:
 
     def __init__(self, block: Rows, allowed: Tensor) -> None:
         self.rows, self.gaps, self.allowed = block.rows, block.gaps, allowed
-        self.x = block.x
-        n, p = block.x.shape
+        x = block.x
+        n, p = x.shape
         self.count = torch.full((p,), float(n), dtype=torch.float64)
         seen = torch.ones(n, 0, dtype=torch.float64)
         if self.gaps is not None:
             seen = self.gaps.observed
-            self.x = block.x.index_copy(1, self.gaps.columns, block.x[:, self.gaps.columns] * seen)
+            x = x.index_copy(1, self.gaps.columns, x[:, self.gaps.columns] * seen)
             self.count[self.gaps.columns] = seen.sum(0)
         least_one = self.count.clamp_min(1)
-        self.mean = self.x.sum(0) / least_one
-        self.centred = self.x - self.mean
+        self.mean = x.sum(0) / least_one
+        self.centred = x - self.mean
         if self.gaps is not None:
             columns = self.gaps.columns
             self.centred[:, columns] = self.centred[:, columns] * seen
@@ -195,6 +196,11 @@ class _Modality:
         intercept = 0.5 * (2 * math.pi * math.e * before / least_one).log()
         divergence = 0.5 * (self.prior * step.squares - 1 - self.prior.log()).sum(1) - 0.5 * step.logdet
         return float(torch.where(self.count > 0, likelihood + intercept, 0.0).sum() - divergence.sum())
+
+    def evidence(self) -> Evidence:
+        """What the rows say about the factors, without constants."""
+        weights = self.weights._replace(intercept=self.weights.intercept - self.mean)
+        return evidence(weights, self.centred, self.gaps, self.covariance, with_constant=False)
 
     def _weights_step(self, q: Posterior) -> _Step:
         z = q.mean[self.rows][:, self.allowed]
