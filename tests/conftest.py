@@ -8,13 +8,17 @@ import matplotlib
 import pytest
 import scvi
 import torch
+from threadpoolctl import threadpool_limits
 
 BESIDE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_configure() -> None:
     matplotlib.use("Agg")
-    torch.set_num_threads(1)  # several workers that each use every core wait for each other
+    # Several workers that each use every core wait for each other: torch, BLAS, and processes that tests start.
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
     scvi.settings.verbosity = logging.WARNING
     # Lightning announces every seed and every trainer's hardware.
     for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "pytorch_lightning"):
