@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from omicvae import _demo, cli
 from omicvae.datasets import DatasetUnavailableError, _download, simulated_cohort
 from omicvae.model import _base, _imputation
-from omicvae.train import training_budget
+from omicvae.train import _shared_start, training_budget
 
 FILES = {"umap.png", "calibration.png", "cross_correlation.png", "completed.h5mu"}
 Run = Callable[..., Result]
@@ -49,6 +49,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         mdata.obsm["X_umap"] = mdata.obsm["X_covae"][:, :2]
 
     monkeypatch.setattr(_base, "training_budget", lambda *given: training_budget(*given)._replace(max_epochs=3))
+    monkeypatch.setattr(_shared_start, "LEAST_EPOCHS", 3)
+    monkeypatch.setattr(_shared_start, "MOST_EPOCHS", 3)
     monkeypatch.setattr(_imputation, "DRAWS", 40)
     monkeypatch.setattr(_demo.sc.pp, "neighbors", lambda *_, **__: None)
     monkeypatch.setattr(_demo.sc.tl, "umap", flat)
