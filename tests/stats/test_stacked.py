@@ -156,3 +156,18 @@ def test_crossed_predictions_of_another_predictor_of_the_same_samples() -> None:
     other.adopt(predictor)
     assert KEY in other.plain_shares
     np.testing.assert_allclose(other.cross_fit(KEY).prediction, predictor.cross_fit(KEY).prediction, atol=1e-5)
+
+
+def test_in_small_cohorts_chance_does_not_speak_for_regression_without_gates() -> None:
+    """Where leading components are what is shared, it is left out of most of ten cohorts, and harms none of them much."""
+    kept, ratio = 0, []
+    for seed in range(10):
+        blocks = linear_blocks(360, p=60, seed=seed)
+        train, test = part(blocks, slice(0, 60)), part(blocks, slice(60, None))
+        predictor = fitted(train, with_factors=False)
+        kept += KEY in predictor.plain_shares
+        with_both = error(predictor, test)
+        predictor.plain_shares = {}
+        ratio.append(with_both / error(predictor, test))
+    assert kept <= 4
+    assert np.mean(ratio) < 1.002

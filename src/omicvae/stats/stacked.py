@@ -29,10 +29,8 @@ from omicvae.stats.probabilistic_cca import Weights
 
 SMALL = 300
 """Samples below which one fold is too few to choose the size of a factor model on."""
-
-
-LEAST_WEIGHT = 0.02
-"""Weight of no feature below which regression without gates is not kept."""
+LEAST_GAIN = 2.0
+"""Standard errors by which regression without gates has to lower the error of samples that set no weights."""
 
 
 class StackedPredictor:
@@ -83,9 +81,9 @@ class StackedPredictor:
         found = self.moments.fit_pattern(key)
         truth, seen = self._truth(key, found)
         other = self.plain.fit_pattern(key)
-        weights = _weights(truth, seen, found, other, by_size=True)
-        if weights.max(initial=0.0) >= LEAST_WEIGHT:
-            self.plain_shares[key], found = weights, _moved(found, other, weights)
+        if _proven(truth, seen, found, other):
+            self.plain_shares[key] = _weights(truth, seen, found, other, by_size=True)
+            found = _moved(found, other, self.plain_shares[key])
         else:
             self.plain.forget(key)
         if self.with_factors:
@@ -216,6 +214,26 @@ def _weights(
     difference = np.where(seen, other.prediction - found.prediction, 0)
     slopes = shrunken_slopes(left, difference, seen.sum(0).astype(np.float64), by_size=by_size)
     return np.clip(slopes, 0.0, 1.0)
+
+
+def _proven(truth: Float32, seen: NDArray[np.bool_], found: CrossFit, other: CrossFit) -> bool:
+    """Whether another prediction adds anything to samples of a fold, at the weights that the other folds give it.
+
+    With some dozens of samples the weights of hundreds of features are mostly chance, and the samples that set them
+    cannot tell.
+    """
+    gained = np.zeros(len(truth))
+    for fold in np.unique(found.folds):
+        test = found.folds == fold
+        weights = _weights(truth[~test], seen[~test], _rows(found, ~test), _rows(other, ~test), by_size=True)
+        moved = _moved(_rows(found, test), _rows(other, test), weights)
+        before, after = (np.where(seen[test], truth[test] - f, 0) for f in (found.prediction[test], moved.prediction))
+        gained[test] = (before**2 - after**2).sum(1, dtype=np.float64)
+    return bool(gained.mean() > LEAST_GAIN * gained.std() / np.sqrt(len(gained)))
+
+
+def _rows(fit: CrossFit, kept: NDArray[np.bool_]) -> CrossFit:
+    return CrossFit(fit.rows[kept], fit.folds[kept], fit.prediction[kept])
 
 
 def _moved(found: CrossFit, other: CrossFit, weights: Array) -> CrossFit:
