@@ -49,8 +49,8 @@ def memory_verdict(rows: pd.DataFrame) -> str:
         verdict = f"where the goal is {MEMORY_GOAL:.2f} from 10,000 to a million"
     return (
         f"From {shards.index[0]:,} to {shards.index[-1]:,} cells the peak from shards grows by a factor of {growth:.2f} "
-        f"({last['peak_mb'] - first['peak_mb']:,.0f} MB), {verdict}. {last['opened_mb'] - first['opened_mb']:,.0f} MB of it are there as soon "
-        "as the store is open: names and indices, and what reading them took.\n"
+        f"({last['peak_mb'] - first['peak_mb']:,.0f} MB), {verdict}. Opening the store has "
+        f"a peak that grows by {last['opened_mb'] - first['opened_mb']:,.0f} MB, of which what reading names took is then returned.\n"
     )
 
 
