@@ -41,7 +41,7 @@ class ShardSplitter(PatternSplitter):
     batch_size
         Samples a minibatch.
     buffer_shards
-        Shards in memory, among whose samples minibatches are drawn. More mix better; a shard takes about 4 MB.
+        Shards in memory, among whose samples minibatches are drawn. More mix better; a shard takes about 1 MB.
     external_indexing
         ``[train, validation, test]`` as in :class:`PatternSplitter`.
 
@@ -96,7 +96,7 @@ class ShardSplitter(PatternSplitter):
     def _loader(self, indices: NDArray[np.intp], shuffle: bool) -> DataLoader[Any] | list[Any]:
         if len(indices) == 0:
             return []
-        return ShardLoader(  # type: ignore[return-value]  # Lightning takes any iterable with a length
+        loader = ShardLoader(
             self.adata_manager.cohort,
             indices,
             batch_size=self.batch_size,
@@ -104,6 +104,8 @@ class ShardSplitter(PatternSplitter):
             buffer_shards=self.buffer_shards,
             shuffle=shuffle,
         )
+        return_free_memory()
+        return loader  # type: ignore[return-value]  # Lightning takes any iterable with a length
 
 
 def _split(cohort: Cohort, shard_rows: int, train_size: float, validation_size: float | None) -> list[NDArray[np.intp]]:

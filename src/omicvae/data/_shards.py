@@ -33,8 +33,7 @@ from omicvae.data._zarr import BYTES, matrix_bytes
 logger = logging.getLogger("omicvae")
 
 WINDOW_BYTES = 2**27  # values in memory while writing
-SHARD_BYTES = 2**22  # of values that are read at once
-PARTS = 4  # files a modality's values of a shard are in, so that reading half a shard does not read all of it
+SHARD_BYTES = 2**20  # of values that are read at once
 
 
 def write_shards(
@@ -62,7 +61,7 @@ def write_shards(
     path
         Folder to make, by custom ending in ``.zarr``.
     shard_rows
-        Samples a shard; by default as many as make 4 MB.
+        Samples a shard; by default as many as make 1 MB.
     seed
         Of the order.
     overwrite
@@ -96,7 +95,7 @@ def write_shards(
             mudata.write_zarr(str(new), bare)
         root: Any = zarr.open_group(str(new), mode="r+")
         for (name, layer), values in matrices.items():
-            _write(root["mod"][name], layer, values, list(_rows(cohort, name, windows)), max(1, rows // PARTS))
+            _write(root["mod"][name], layer, values, list(_rows(cohort, name, windows)), rows)
         root.attrs[BYTES] = matrix_bytes(new)
 
 

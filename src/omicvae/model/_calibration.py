@@ -52,7 +52,11 @@ class CalibrationMixin(MultimodalModel):
     def _held_out_part(self, sources: tuple[int, ...], target: int, positions: NDArray[np.intp]) -> Part | None:
         """Those of ``positions`` that can be predicted from ``sources`` by what has not seen them."""
         held = self.calibration_indices
-        chosen = np.intersect1d(positions, np.zeros(0, np.intp) if held is None else held)
+        if held is None or len(held) < LEAST_HELD_OUT:
+            return None
+        asked = np.zeros(len(self._own_cohort()), dtype=np.bool_)
+        asked[positions] = True
+        chosen = np.sort(held[asked[held]])
         if len(chosen) < LEAST_HELD_OUT:
             return None
         given = torch.zeros(len(self.modalities), dtype=torch.bool, device=self.module.device)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scvi.data import AnnDataManager
 
 from omicvae.data import MosaicManager, Schema
+from omicvae.data._names import NamedSamples
 from omicvae.model._base import MultimodalModel
 from omicvae.model._folder import (
     DATA,
@@ -45,17 +46,15 @@ def _part(name: str) -> property:
     """
 
     def read(model: PersistenceMixin) -> NDArray[np.intp] | None:
-        names = model._split_names.get(name)
-        if names is None or model.adata is None:
+        samples = model._split.get(name)
+        if samples is None or model.adata is None:
             return getattr(model, f"{name}_indices_")
-        found = model._cohort(None).obs_names.get_indexer(pd.Index(names))
-        return found[found >= 0]
+        return samples.positions_in(model._cohort(None).obs_names)
 
     def write(model: PersistenceMixin, positions: NDArray[np.intp] | None) -> None:
         setattr(model, f"{name}_indices_", positions)
         if positions is not None and model.adata is not None:
-            names = np.asarray(model._cohort(None).obs_names, dtype=object)[np.asarray(positions)]
-            model._split_names = {**model._split_names, name: names}
+            model._split = {**model._split, name: NamedSamples(positions, model._cohort(None).obs_names)}
 
     return property(read, write, doc=f"Positions of the {name} samples in the attached data; ``None`` if not known.")
 
@@ -67,7 +66,7 @@ class PersistenceMixin(MultimodalModel):
     ``model.json`` and ``arrays.npz``, read with ``allow_pickle=False``, and their checksums.
     """
 
-    _split_names: Mapping[str, NDArray[np.object_]] = {}
+    _split: Mapping[str, NamedSamples] = {}
     train_indices = _part("train")
     validation_indices = _part("validation")
     calibration_indices = _part("calibration")
@@ -125,8 +124,8 @@ class PersistenceMixin(MultimodalModel):
             positions = getattr(self, f"{part}_indices_")
             if positions is not None:
                 arrays[f"split/{part}"] = np.asarray(positions)
-            if part in self._split_names:
-                arrays[f"names/{part}"] = np.asarray(self._split_names[part], dtype=np.str_)
+            if part in self._split:
+                arrays[f"names/{part}"] = np.asarray(self._split[part].names, dtype=np.str_)
         return arrays
 
     @classmethod
@@ -202,7 +201,11 @@ class PersistenceMixin(MultimodalModel):
         for part in PARTS:
             setattr(self, f"{part}_indices_", arrays.get(f"split/{part}"))
         stored = {part: arrays.get(f"names/{part}") for part in PARTS}
-        self._split_names = {part: names.astype(object) for part, names in stored.items() if names is not None}
+        self._split = {
+            part: NamedSamples(np.arange(len(names)), pd.Index(names.astype(object)))
+            for part, names in stored.items()
+            if names is not None
+        }
         self._restore_extra(arrays)
 
     def view_anndata_setup(self, adata: MuData | None = None, hide_state_registries: bool = False) -> None:
