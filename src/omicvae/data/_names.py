@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -28,15 +26,15 @@ class NamedSamples:
         Of all samples of a cohort.
     """
 
-    def __init__(self, positions: NDArray[np.integer[Any]], names: pd.Index) -> None:
-        self._positions, self._names = np.asarray(positions), names
+    def __init__(self, positions: NDArray[np.integer], names: pd.Index) -> None:
+        self._positions, self._names = np.asarray(positions, dtype=np.intp), names
 
     @property
     def names(self) -> NDArray[np.object_]:
         """Their names, in order."""
         return np.asarray(self._names, dtype=object)[self._positions]
 
-    def positions_in(self, names: pd.Index) -> NDArray[np.integer[Any]]:
+    def positions_in(self, names: pd.Index) -> NDArray[np.intp]:
         """Their positions among ``names``; samples that are not there are left out."""
         if names is self._names:
             return self._positions
