@@ -132,7 +132,7 @@ def measure(path: Path, source: str, part: str) -> None:
         splitter = omicvae.data.ShardSplitter(mdata, batch_size=BATCH, calibration_size=0.0)
     else:
         splitter = omicvae.data.PatternSplitter(manager, batch_size=BATCH)
-    found = {"n_train": splitter.n_train, "opened_mb": opened}
+    found = {"n_train": splitter.n_train, "opened_mb": opened, "held_mb": resident()}
     if part == "loader":
         start = now()
         for _ in splitter.train_dataloader():
@@ -163,6 +163,12 @@ def trained(
 def peak() -> float:
     """Largest resident set of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def resident() -> float:
+    """Resident set of this process now, in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
 
 
 def run(*arguments: object) -> dict[str, float]:

@@ -47,10 +47,13 @@ def memory_verdict(rows: pd.DataFrame) -> str:
     verdict = f"which {'meets' if growth <= MEMORY_GOAL else 'misses'} the goal of {MEMORY_GOAL:.2f}"
     if shards.index[-1] < MILLION:
         verdict = f"where the goal is {MEMORY_GOAL:.2f} from 10,000 to a million"
+    held = last["held_mb"] - first["held_mb"]
+    before = (
+        "" if np.isnan(held) else f" {held:,.0f} MB of it are there before the first minibatch: names and positions."
+    )
     return (
         f"From {shards.index[0]:,} to {shards.index[-1]:,} cells the peak from shards grows by a factor of {growth:.2f} "
-        f"({last['peak_mb'] - first['peak_mb']:,.0f} MB), {verdict}. Opening the store has "
-        f"a peak that grows by {last['opened_mb'] - first['opened_mb']:,.0f} MB, of which what reading names took is then returned.\n"
+        f"({last['peak_mb'] - first['peak_mb']:,.0f} MB), {verdict}.{before} Opening the store has a peak that grows by {last['opened_mb'] - first['opened_mb']:,.0f} MB, of which what reading names took is then returned.\n"
     )
 
 
@@ -98,7 +101,7 @@ def section(data: pd.DataFrame, part: str, title: str, usual: int) -> list[str]:
 
 def page(data: pd.DataFrame, introduction: str, script: Path, usual: int) -> str:
     """Markdown of the whole page; ``usual`` is the number of features unless they are varied."""
-    for column in ("train_cpu_s", "latents_cpu_s"):
+    for column in ("train_cpu_s", "latents_cpu_s", "held_mb"):
         data[column] = data.get(column, np.nan)
     hours = data["train_cpu_s"].fillna(data["epoch_cpu_s"]).add(data["latents_cpu_s"], fill_value=0).sum() / 3600
     lines = [
