@@ -57,6 +57,7 @@ MODELS = {
     "CoVAE": ("CoVAE", {}),
     "CoVAE network": ("CoVAE", {"backbone": "network"}),
     "MMVAE++": ("MMVAEPlusPlus", {}),
+    "MMVAE++ network": ("MMVAEPlusPlus", {"backbone": "network"}),
     "MMVAE++ without screening": ("MMVAEPlusPlus", {"screening": False}),
 }
 

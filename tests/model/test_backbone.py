@@ -1,4 +1,4 @@
-"""CoVAE's closed form beside its network."""
+"""The closed form of CoVAE and MMVAE++, beside their networks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from anndata import AnnData
 from mudata import MuData
 
 from omicvae.datasets import correlated_gaussian
-from omicvae.model import CoVAE
+from omicvae.model import CoVAE, MMVAEPlusPlus
 from omicvae.stats.baselines import RidgeBaseline
 
 QUIET = {"enable_progress_bar": False}
 
 
-def fit(mdata, likelihoods=None, setup=None, train=None, **arguments):
+def fit(mdata, likelihoods=None, setup=None, train=None, cls=CoVAE, **arguments):
     scvi.settings.seed = 0
-    CoVAE.setup_mudata(mdata, likelihoods=likelihoods, **(setup or {}))
-    model = CoVAE(mdata, **arguments)
+    cls.setup_mudata(mdata, likelihoods=likelihoods, **(setup or {}))
+    model = cls(mdata, **arguments)
     model.train(**QUIET, **(train or {}))
     return model
 
@@ -30,12 +30,12 @@ def linear(n_obs=300, n_vars=60, **kwargs):
     )
 
 
-@pytest.mark.parametrize("backbone", ["moments", "auto"])
-def test_never_worse_than_ridge(backbone):
+@pytest.mark.parametrize(("cls", "backbone"), [(CoVAE, "moments"), (CoVAE, "auto"), (MMVAEPlusPlus, "auto")])
+def test_never_worse_than_ridge(cls, backbone):
     """Linear data, where ridge is at home: mean squared error of a hidden assay at most 2 % above ridge's."""
     mdata = linear(500).mdata
     train, test = mdata[mdata.obs_names[:300]].copy(), mdata[mdata.obs_names[300:]].copy()
-    model = fit(train, backbone=backbone, train={"max_epochs": 30})
+    model = fit(train, cls=cls, backbone=backbone, train={"max_epochs": 30})
     ridge = RidgeBaseline().fit(train["a"].X, train["b"].X).predict(np.asarray(test["a"].X)).mean
     own = model.impute("b", mdata=MuData({"a": test["a"].copy()})).X
     errors = [((np.asarray(test["b"].X) - p) ** 2).mean() for p in (own, ridge)]
@@ -143,6 +143,25 @@ def test_library_sizes_of_hidden_counts_follow_those_of_the_sources():
     assert np.corrcoef(np.log(found.X.sum(1)), log_size)[0, 1] > 0.8  # .45 where the depth of "a" is not read
     inside = (np.asarray(test["b"].X) >= found.layers["lower"]) & (np.asarray(test["b"].X) <= found.layers["upper"])
     assert inside.mean() == pytest.approx(0.9, abs=0.05)
+
+
+def test_mmvae_plus_plus_leaves_the_closed_form_out_where_it_is_told_to(tmp_path):
+    """The network alone if asked, and always as published; saved and loaded, with or without."""
+    mdata = linear(150, n_vars=12, missing=0.2).mdata
+    found = {}
+    for name, arguments in (("auto", {}), ("network", {"backbone": "network"}), ("published", {"screening": False})):
+        model = fit(mdata, cls=MMVAEPlusPlus, train={"max_epochs": 3}, **arguments)
+        assert (model.backbone is not None) == (name == "auto")
+        assert (model.summary()["network_share"] == 1.0).all() == (name != "auto")
+        model.save(tmp_path / name)
+        loaded = MMVAEPlusPlus.load(tmp_path / name, mdata)
+        scvi.settings.seed = 1
+        found[name] = model.impute("b").X
+        scvi.settings.seed = 1
+        np.testing.assert_allclose(loaded.impute("b").X, found[name], atol=1e-4)
+    assert np.abs(found["auto"] - found["network"]).max() > 1e-3
+    with pytest.raises(ValueError, match="backbone must be one of"):
+        MMVAEPlusPlus(mdata, backbone="moments")
 
 
 def test_arguments():

@@ -187,6 +187,10 @@ class FactorBackbone(MomentBackbone):
         rest = with_deviation(response, (total - kept * latent).sqrt())
         return gains * kept.sqrt(), kept * latent / total, rest
 
+    def network_share(self, sources: tuple[int, ...], target: int) -> float:
+        """There is no network."""
+        return 0.0
+
     # ------------------------------------------------------------------ saving
 
     def state(self) -> dict[str, NDArray[np.generic]]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from omicvae.data import PatternSplitter
 from omicvae.model._closed_form import read_blocks
-from omicvae.model._model import Model
+from omicvae.model._closed_form_model import ClosedFormModel
+from omicvae.model._moments import MomentBackbone
 from omicvae.model._representative import representative
 from omicvae.model._sizes import per_modality
 from omicvae.module import MMVAEPlusPlusModule, ScreenedModule, Shape
@@ -27,12 +28,13 @@ from omicvae.train import train_shared
 
 logger = logging.getLogger("omicvae")
 
+BACKBONES = ("auto", "network")
 DEFAULT_SHARED = 8  # two fold a curved manifold; the divergence switches off what is not needed
 MOST, WEAK = 0.5, np.float32(0.1)
 """Share of features that pass from which on those that do not are read and predicted, too, and the weight they have."""
 
 
-class MMVAEPlusPlus(Model):
+class MMVAEPlusPlus(ClosedFormModel):
     """MMVAE++ :cite:p:`martens2024disentangling`: what assays share, apart from what each has alone.
 
     Shared latents are trained by predicting one assay from another and by nothing else. By default features are screened
@@ -53,6 +55,10 @@ class MMVAEPlusPlus(Model):
         Private latents, for all modalities or a mapping; ``"auto"`` chooses from the number of samples.
     screening
         Whether to screen features and train in two stages; ``False`` is the published objective.
+    backbone
+        What imputation rests on. ``"auto"``: a closed form beside the network, as in :class:`CoVAE`; a feature's predictive
+        distribution is the mixture of the two that was best on samples neither has seen, and the closed form where the
+        network has not earned a weight. ``"network"``: the network alone, as always with ``screening=False``.
     private
         Private latents of an assay that is predicted, with ``screening=False``: draws from their ``"prior"``, or ``"zero"``
         as in the authors' code, which makes intervals too narrow.
@@ -84,6 +90,7 @@ class MMVAEPlusPlus(Model):
         n_shared: int | Literal["auto"] = "auto",
         n_private: int | Mapping[str, int] | Literal["auto"] = "auto",
         screening: bool = True,
+        backbone: Literal["auto", "network"] = "auto",
         private: Literal["prior", "zero"] = "prior",
         label_weight: float | Literal["auto"] | None = None,
         network: NetworkConfig | Mapping[str, Any] | None = None,
@@ -93,6 +100,8 @@ class MMVAEPlusPlus(Model):
             raise ValueError(f"private must be 'prior' or 'zero', got {private!r}")
         if screening and private == "zero":
             raise ValueError("private='zero' is an option of the published objective: it needs screening=False")
+        if backbone not in BACKBONES:
+            raise ValueError(f"backbone must be one of {BACKBONES}, got {backbone!r}")
         if n_shared != "auto" and (not isinstance(n_shared, int) or n_shared < 1):
             raise ValueError(f"n_shared must be 'auto' or a positive whole number, got {n_shared!r}")
         shared = DEFAULT_SHARED if n_shared == "auto" else n_shared
@@ -107,6 +116,7 @@ class MMVAEPlusPlus(Model):
         else:
             self.module = MMVAEPlusPlusModule(self.schema, config, shape, private=private, label_weight=weight)
         self._screens: dict[str, Screen] = {}
+        self.backbone = MomentBackbone(self.module, mixes=True) if screening and backbone == "auto" else None
         widths = ", ".join(f"{m} ({w} private)" for m, w in shape.private.items())
         self._model_summary_string = f"MMVAE++ with {shape.shared} shared latents over {widths}"
         self.init_params_ = self._get_init_params(locals())

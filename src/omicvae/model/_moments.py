@@ -1,4 +1,4 @@
-"""CoVAE's closed form, and its mixture with the network."""
+"""Closed form of a model, and its mixture with the network."""
 
 from __future__ import annotations
 

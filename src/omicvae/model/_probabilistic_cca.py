@@ -19,9 +19,8 @@ from omicvae.data import Batch, PatternSplitter
 from omicvae.data._validate import nearest
 from omicvae.model._base import MultimodalModel
 from omicvae.model._closed_form import read_blocks
+from omicvae.model._closed_form_model import ClosedFormModel
 from omicvae.model._factor_backbone import FactorBackbone, LatentDraws
-from omicvae.model._held_out import Part
-from omicvae.model._model import Model
 from omicvae.model._representative import representative
 from omicvae.model._sizes import per_modality, whole_number
 from omicvae.module._prediction import Unknowns, draw_unknowns
@@ -35,7 +34,7 @@ SELECTION_SAMPLES = 3000
 OF_TRAINER = ("callbacks", "enable_progress_bar", "logger", "precision", "simple_progress_bar")
 
 
-class ProbabilisticCCA(Model):
+class ProbabilisticCCA(ClosedFormModel):
     """Probabilistic CCA :cite:p:`bach2005probabilistic,virtanen2012group`: linear, Gaussian, exact, without a network.
 
     Every assay is a linear function of common factors plus noise. The posterior given any assays is in closed
@@ -71,6 +70,8 @@ class ProbabilisticCCA(Model):
 
     default_key = "pcca"
     module: ProbabilisticCCAModule
+    backbone: FactorBackbone
+    _by_gradient = False
 
     def __init__(
         self,
@@ -172,6 +173,9 @@ class ProbabilisticCCA(Model):
             name: pd.DataFrame({name: -bound.numpy()}, index=index) for name in ("elbo_train", "train_loss")
         }
 
+    def _fit_backbone(self) -> None:
+        """It is the model, and was fitted as that."""
+
     # ------------------------------------------------------------------ prediction
 
     def _measure(self, modality: str, z: Tensor, batch: Batch) -> Tensor:
@@ -181,20 +185,6 @@ class ProbabilisticCCA(Model):
         location = (fixed + z.double() @ self.module.weights(modality).mean.mT).float()
         response = self.backbone.own[self.modalities.index(modality)].to(z.device)
         return response(location.reshape(1, batch.n_samples, -1), unknowns.size, 1).sample()[0]
-
-    def _held_out_part(self, sources: tuple[int, ...], target: int, positions: NDArray[np.intp]) -> Part | None:
-        if not self.backbone.attached:
-            self._attach_backbone()
-        return self.backbone.held_out_part(sources, target, positions)
-
-    def _attach_backbone(self) -> None:
-        fitted = self._fitted_positions()
-        if len(fitted) != self.backbone.n_fitted:
-            raise RuntimeError(
-                f"{self.backbone.n_fitted - len(fitted)} of the {self.backbone.n_fitted} samples the model was fitted on "
-                "are not in the attached data: held-out predictions cannot be made again"
-            )
-        self.backbone.attach(self._own_cohort(), fitted, np.zeros(0, dtype=np.intp))
 
     def _decoded(
         self, batch: Batch, modality: str, used: NDArray[np.bool_], unknowns: Unknowns, n_draws: int
@@ -218,21 +208,6 @@ class ProbabilisticCCA(Model):
 
         names = {"joint": numbered("factor", "joint"), "shared": numbered("shared", "shared")}
         return names | {f"private_{m}": numbered(f"{m}_private", "private", m) for m in self.modalities}
-
-    # ------------------------------------------------------------------ saving
-
-    def _extra_arrays(self) -> dict[str, NDArray[Any]]:
-        arrays = super()._extra_arrays()
-        if self.is_trained_:
-            arrays |= {f"backbone/{k}": v for k, v in self.backbone.state().items()}
-        return arrays
-
-    def _restore_extra(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        super()._restore_extra(arrays)
-        if self.is_trained_:
-            self.backbone.restore(
-                {k.removeprefix("backbone/"): v for k, v in arrays.items() if k.startswith("backbone/")}
-            )
 
 
 def _check_known(arguments: Mapping[str, Any]) -> None:

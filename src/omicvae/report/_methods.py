@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from omicvae.model import CoVAE, ProbabilisticCCA
+from omicvae.model import CoVAE, MMVAEPlusPlus, ProbabilisticCCA
 from omicvae.model._model import Model
 from omicvae.model._training_record import PACKAGES
 from omicvae.report._citations import MODELS, SOFTWARE
@@ -114,7 +114,7 @@ def _training(model: Model) -> Iterator[str]:
         )
     if record.seed is not None:
         yield f"The random seed was {record.seed}."
-    if isinstance(model, CoVAE) and model.backbone is not None:
+    if isinstance(model, CoVAE | MMVAEPlusPlus) and model.backbone is not None:
         mixed = "" if not model._by_gradient else (
             ", mixed feature by feature with the network's where held-out samples favoured it"
         )  # fmt: skip

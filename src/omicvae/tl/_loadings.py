@@ -47,9 +47,9 @@ def loadings(
     correlated a priori, each is moved while the others are held.) In
     :class:`~omicvae.model.ProbabilisticCCA`, ``kind="joint"`` is its loading matrix.
 
-    It is the *decoder of the network* that is differentiated. What :class:`~omicvae.model.CoVAE` adds in closed form when
-    it imputes goes from assay to assay without latents, and has no loadings; with ``backbone="moments"`` the decoder is
-    the linear start of the network.
+    It is the *decoder of the network* that is differentiated. What :class:`~omicvae.model.CoVAE` and
+    :class:`~omicvae.model.MMVAEPlusPlus` add in closed form when they impute goes from assay to assay without latents, and
+    has no loadings; with ``backbone="moments"`` the decoder is the linear start of the network.
 
     Parameters
     ----------
