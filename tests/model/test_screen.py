@@ -68,6 +68,18 @@ def test_the_weights_of_features_are_those_of_the_shared_ones():
         np.testing.assert_allclose(screen["score"].to_numpy()[weight > 0], weight[weight > 0] ** 2, rtol=1e-5)
 
 
+def test_in_small_cohorts_the_network_predicts_shared_features_that_the_closed_form_does_not():
+    """150 training samples, 10 of 80 features shared: the closed form alone has R2 of .74 and .58 here."""
+    mdata = omicvae.datasets.gp_features((70, 70), n_obs=250, n_latent=(2, 2, 2), seed=1).mdata
+    model, names = trained(mdata[mdata.obs_names[:150]].copy()), mdata.obs_names[150:]
+    for target, source, least in (("x1", "x2", 0.78), ("x2", "x1", 0.65)):
+        found = model.impute(target, mdata=MuData({source: mdata[source][names].copy()}), level=None)
+        truth = mdata[target][names].X
+        error = ((truth - found[names].X)[:, :10] ** 2).mean(0) / truth[:, :10].var(0)
+        assert np.median(1 - error) > least
+        assert model.summary().loc[target, "network_share"] > 0
+
+
 def test_hardly_anything_passes_between_unrelated_assays():
     """The threshold is exceeded by .5 % of permuted features: of 80, more than two in 1 % of data sets."""
     mdata = omicvae.datasets.gp_features((30, 30), n_obs=300, n_latent=(2, 2, 2), seed=0).mdata

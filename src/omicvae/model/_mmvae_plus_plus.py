@@ -29,6 +29,9 @@ from omicvae.train import train_shared
 logger = logging.getLogger("omicvae")
 
 BACKBONES = ("auto", "network")
+LEAST_SAMPLES = 10
+"""Held-out samples that tell whether the network or the closed form predicts: fewer than for networks that do not screen, which
+are rarely better in small cohorts."""
 DEFAULT_SHARED = 8  # two fold a curved manifold; the divergence switches off what is not needed
 MOST, WEAK = 0.5, np.float32(0.1)
 """Share of features that pass from which on those that do not are read and predicted, too, and the weight they have."""
@@ -116,7 +119,9 @@ class MMVAEPlusPlus(ClosedFormModel):
         else:
             self.module = MMVAEPlusPlusModule(self.schema, config, shape, private=private, label_weight=weight)
         self._screens: dict[str, Screen] = {}
-        self.backbone = MomentBackbone(self.module, mixes=True) if screening and backbone == "auto" else None
+        self.backbone = (
+            MomentBackbone(self.module, mixes=True, least=LEAST_SAMPLES) if screening and backbone == "auto" else None
+        )
         widths = ", ".join(f"{m} ({w} private)" for m, w in shape.private.items())
         self._model_summary_string = f"MMVAE++ with {shape.shared} shared latents over {widths}"
         self.init_params_ = self._get_init_params(locals())

@@ -20,8 +20,6 @@ from omicvae.stats.stacked import StackedPredictor
 MANY = 2000
 """Samples above which fewer folds do, and the kernel regression does without a factor model."""
 FOLDS, FEWER_FOLDS = 5, 3
-LEAST_SAMPLES = LEAST_SCORES
-"""Held-out samples below which the network takes no part: intervals of the mixture could not be checked."""
 DRAWS = 50
 MOST_SAMPLES = 500
 """Held-out samples that weights are chosen on."""
@@ -38,10 +36,12 @@ class MomentBackbone:
         The network.
     mixes
         Whether the network takes part.
+    least
+        Held-out samples below which it does not: they choose its weights, and check intervals of the mixture.
     """
 
-    def __init__(self, module: MultimodalModule, *, mixes: bool) -> None:
-        self.module, self.mixes = module, mixes
+    def __init__(self, module: MultimodalModule, *, mixes: bool, least: int = LEAST_SCORES) -> None:
+        self.module, self.mixes, self.least = module, mixes, least
         self.n_fitted = 0
         self.weights: dict[Pattern, NDArray[np.float64]] = {}
         self._closed: ClosedForm | None = None
@@ -68,7 +68,7 @@ class MomentBackbone:
         self._closed = self._crossing = ClosedForm(self.module, _predictor(len(positions)))
         self._closed.fit(cohort, positions)
         self.weights = {}
-        if self.mixes and len(calibration) >= LEAST_SAMPLES:
+        if self.mixes and len(calibration) >= self.least:
             for key in self._closed.responses:
                 found = self._fit_weights(cohort, key)
                 if found is not None and found.any():
@@ -88,7 +88,7 @@ class MomentBackbone:
         if crossed is None:
             return None
         rows = np.flatnonzero(np.isin(crossed.positions, self._calibration))
-        if len(rows) < LEAST_SAMPLES:
+        if len(rows) < self.least:
             return None
         rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_SAMPLES)).astype(np.intp)]
         parts: list[Terms] = []
