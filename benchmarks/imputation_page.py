@@ -171,14 +171,16 @@ def figure_of_scores(table: pd.DataFrame, shown: set[tuple[str, str]], path: Pat
     figure, axes = plt.subplots(figsize=(7.5, 0.42 * len(keys) + 1.2), layout="constrained")
     for y, (task, sources, target) in enumerate(keys):
         part = table[(table["task"] == task) & (table["sources"] == sources) & (table["target"] == target)]
-        ridge = part[part["method"] == "ridge"].set_index("seed")["crps"]
+        ridge, beyond = part[part["method"] == "ridge"].set_index("seed")["crps"], 0
         for method in methods:
             own = part[part["method"] == method].set_index("seed")["crps"]
             ratio = (own / ridge).dropna()
             label = method if y == 0 else None
             if ratio.mean() < SHOWN[0]:
-                axes.scatter(SHOWN[0] + 0.008, y, s=46, marker="<", color=colours[method])
-                axes.text(SHOWN[0] + 0.02, y, f"{ratio.mean():.2f}", va="center", fontsize=8, color=colours[method])
+                x = SHOWN[0] + 0.008 + 0.06 * beyond
+                axes.scatter(x, y, s=46, marker="<", color=colours[method])
+                axes.text(x + 0.012, y, f"{ratio.mean():.2f}", va="center", fontsize=8, color=colours[method])
+                beyond += 1
                 continue
             axes.scatter(ratio, [y] * len(ratio), s=14, color=colours[method], alpha=0.5, linewidths=0)
             axes.scatter(ratio.mean(), y, s=46, color=colours[method], label=label, edgecolors="white", linewidths=0.7)
