@@ -209,7 +209,7 @@ def test_hostile_arguments(closed, call, error, message):
 def test_untrained_and_uncalibrated_models_say_so(simulation):
     mdata = simulation.mdata.copy()
     MMVAEPlusPlus.setup_mudata(mdata, likelihoods=LIKELIHOODS)
-    model = MMVAEPlusPlus(mdata)
+    model = MMVAEPlusPlus(mdata, backbone="network")
     with pytest.raises(RuntimeError, match="has not been trained"):
         model.calibration_report()
     model.train(max_epochs=1, calibration_size=0.0, **QUIET)

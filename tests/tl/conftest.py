@@ -48,7 +48,7 @@ def build_cohort() -> MuData:
     return mdata
 
 
-def fit(cls: type, mdata: MuData, **kwargs: object) -> CoVAE | MMVAEPlusPlus:
+def fit(cls: type, mdata: MuData, backbone: str = "auto", **kwargs: object) -> CoVAE | MMVAEPlusPlus:
     scvi.settings.seed = 0
     torch.set_num_threads(1)
     cls.setup_mudata(
@@ -58,7 +58,7 @@ def fit(cls: type, mdata: MuData, **kwargs: object) -> CoVAE | MMVAEPlusPlus:
         coverage_layers={"meth": "coverage"},
         batch_key="batch",
     )
-    model = cls(mdata)
+    model = cls(mdata, backbone=backbone)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.train(max_epochs=EPOCHS, accelerator="cpu", enable_progress_bar=False, **{"train_size": 0.7, **kwargs})
@@ -75,6 +75,12 @@ def covae() -> CoVAE:
 def mmvaepp() -> MMVAEPlusPlus:
     """Trained; tests must not change its data."""
     return fit(MMVAEPlusPlus, build_cohort())
+
+
+@pytest.fixture(scope="session")
+def uncalibrated() -> MMVAEPlusPlus:
+    """A network alone, for which too few samples were held out; tests must not change its data."""
+    return fit(MMVAEPlusPlus, build_cohort(), backbone="network")
 
 
 @pytest.fixture(params=["covae", "mmvaepp"])

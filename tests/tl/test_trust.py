@@ -90,12 +90,12 @@ def test_a_loaded_model_without_data_says_the_same(mdata: MuData, covae: CoVAE, 
         np.testing.assert_array_equal(mdata[m].var["covae_r2"], covae.trust(m)["r2"])
 
 
-def test_nothing_is_claimed_where_nothing_was_held_out(mdata: MuData, mmvaepp: MMVAEPlusPlus) -> None:
+def test_nothing_is_claimed_where_nothing_was_held_out(mdata: MuData, uncalibrated: MMVAEPlusPlus) -> None:
     with pytest.raises(RuntimeError):
-        mmvaepp.trust("rna")
-    assert told(lambda: embed(mdata, mmvaepp)) == []
-    completed = complete(mdata, mmvaepp, n_draws=20)
-    for m in mmvaepp.modalities:
+        uncalibrated.trust("rna")
+    assert told(lambda: embed(mdata, uncalibrated)) == []
+    completed = complete(mdata, uncalibrated, n_draws=20)
+    for m in uncalibrated.modalities:
         for var in (mdata[m].var, completed[m].var):
             assert not var["mmvaepp_imputable"].any()
             assert var[[f"mmvaepp_{c}" for c in COLUMNS[1:]]].isna().all(axis=None)
@@ -191,12 +191,17 @@ def test_what_is_left_out_is_left_out_on_disk(mdata: MuData, covae: CoVAE, table
 
 
 def test_skill_that_was_not_measured_cannot_be_asked_for(
-    mdata: MuData, covae: CoVAE, mmvaepp: MMVAEPlusPlus, tables: Tables, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    mdata: MuData,
+    covae: CoVAE,
+    uncalibrated: MMVAEPlusPlus,
+    tables: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     with pytest.raises(
         ValueError, match="min_skill=0 cannot be applied to 'rna', 'mirna', 'meth': .* no trust numbers"
     ):
-        complete(mdata, mmvaepp, min_skill=0, out=tmp_path / "cohort.zarr")
+        complete(mdata, uncalibrated, min_skill=0, out=tmp_path / "cohort.zarr")
     assert not list(tmp_path.iterdir())
 
     def partly(modality: str) -> pd.DataFrame:
