@@ -107,3 +107,15 @@ def test_values_that_were_not_measured_count_for_nothing():
     assert weights[0] > 0.9
     assert weights[2] > 0.9  # what all features tell
     assert mixture_weights(type(terms)(*(np.full_like(t, np.nan) for t in terms))).tolist() == [0, 0, 0]
+
+
+def test_together_one_of_the_two_predicts_all_features() -> None:
+    """The second is better in sum, although not in every feature; then the other way round."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(60, 4))
+    first = truth + rng.normal(size=(30, 60, 4)) * np.array([0.5, 1.0, 1.0, 1.0])
+    second = truth + rng.normal(size=(30, 60, 4)) * np.array([1.0, 0.3, 0.3, 0.3])
+    apart = mixture_weights(mixture_terms(truth, first, second))
+    assert apart[0] < 0.5 < apart[1:].min()
+    assert (mixture_weights(mixture_terms(truth, first, second), together=True) == 1).all()
+    assert (mixture_weights(mixture_terms(truth, second, first), together=True) == 0).all()

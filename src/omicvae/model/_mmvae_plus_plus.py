@@ -138,6 +138,8 @@ class MMVAEPlusPlus(ClosedFormModel):
         self._screens = dict(zip(self.modalities, screens(blocks), strict=True))
         directions = self._directions(blocks, splitter)
         self.module.set_directions(directions)
+        if self.backbone is not None:
+            self.backbone.together = frozenset(i for i, m in enumerate(self.modalities) if directions[m] is not None)
         for m, found in self._screens.items():
             if directions[m] is None and not found.passed.any():
                 warnings.warn(

@@ -44,6 +44,8 @@ class MomentBackbone:
         self.module, self.mixes, self.least = module, mixes, least
         self.n_fitted = 0
         self.weights: dict[Pattern, NDArray[np.float64]] = {}
+        self.together: frozenset[int] = frozenset()
+        """Targets whose features the network predicts together, along directions: it predicts all of them, or none."""
         self._closed: ClosedForm | None = None
         self._crossing: ClosedForm | None = None
         self._calibration = np.zeros(0, dtype=np.intp)
@@ -99,7 +101,8 @@ class MomentBackbone:
                 size = max(1, HELD // (2 * DRAWS * self.module.schema[name].n_vars))
                 for start in range(0, len(chosen), size):
                     parts.append(self._terms(cohort, crossed, chosen[start : start + size], response, key))
-        return mixture_weights(Terms(*(np.concatenate(t) for t in zip(*parts, strict=True))))
+        terms = Terms(*(np.concatenate(t) for t in zip(*parts, strict=True)))
+        return mixture_weights(terms, together=target in self.together)
 
     def _terms(
         self, cohort: Cohort, crossed: Crossed, rows: NDArray[np.intp], response: Response, key: Pattern

@@ -59,10 +59,10 @@ def _pair_sum(draws: NDArray[np.floating]) -> Array:
     return np.asarray(2 * np.tensordot(2 * np.arange(K) - K + 1.0, ordered, axes=(0, 0)))
 
 
-def mixture_weights(terms: Terms) -> Array:
+def mixture_weights(terms: Terms, *, together: bool = False) -> Array:
     """``(p,)`` weights of the second distribution with the least CRPS; 0 unless it is convincing.
 
-    Chosen on one half of the samples and judged on the other, and the other way round: if the improvement, as a mean
+    With ``together``, one of the two distributions is taken for all features. Chosen on one half of the samples and judged on the other, and the other way round: if the improvement, as a mean
     over samples, is not larger than its standard error, all weights are 0.
     """
     n = len(terms.linear)
@@ -71,19 +71,21 @@ def mixture_weights(terms: Terms) -> Array:
         return np.zeros(terms.linear.shape[1])
     gain = np.concatenate(
         [
-            _row_means(Terms(*(t[~part] for t in terms)).at(_best(Terms(*(t[part] for t in terms)))))
+            _row_means(Terms(*(t[~part] for t in terms)).at(_best(Terms(*(t[part] for t in terms)), together)))
             for part in (half, ~half)
         ]
     )
     if not gain.mean() > CONVINCING * gain.std(ddof=1) / np.sqrt(n):
         return np.zeros(terms.linear.shape[1])
-    weights = _best(terms)
+    weights = _best(terms, together)
     return np.where(weights < LEAST_WEIGHT, 0.0, weights)
 
 
-def _best(terms: Terms) -> Array:
+def _best(terms: Terms, together: bool) -> Array:
     linear, quadratic = (np.nansum(t, 0, dtype=np.float64) for t in (terms.linear, terms.quadratic))
     n = (~np.isnan(terms.linear)).sum(0)
+    if together:
+        return np.full(len(n), float(linear.sum() + quadratic.sum() < 0))
     pooled = [POOLED_SAMPLES * v.sum() / max(n.sum(), 1) for v in (linear, quadratic)]
     linear, quadratic = linear + pooled[0], np.maximum(quadratic + pooled[1], 1e-12)
     return np.asarray(np.clip(-linear / (2 * quadratic), 0, 1))
