@@ -53,7 +53,8 @@ def memory_verdict(rows: pd.DataFrame) -> str:
     )
     return (
         f"From {shards.index[0]:,} to {shards.index[-1]:,} cells the peak from shards grows by a factor of {growth:.2f} "
-        f"({last['peak_mb'] - first['peak_mb']:,.0f} MB), {verdict}.{before} Opening the store has a peak that grows by {last['opened_mb'] - first['opened_mb']:,.0f} MB, of which what reading names took is then returned.\n"
+        f"({last['peak_mb'] - first['peak_mb']:,.0f} MB), {verdict}.{before} Opening the store has a peak that "
+        f"grows by {last['opened_mb'] - first['opened_mb']:,.0f} MB, of which what reading names took is then returned.\n"
     )
 
 

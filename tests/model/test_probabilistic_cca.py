@@ -63,6 +63,13 @@ def test_latents_are_named_and_apart(model):
     assert (np.abs(draws.mean(0) - mean) < 6 * np.sqrt(variance / 4000)).all()
 
 
+def test_no_network_is_in_what_imputation_rests_on(model):
+    found = model.summary()
+    assert found.index.tolist() == list(MODALITIES) and (found["network_share"] == 0).all()
+    assert found["likelihood"].to_dict() == LIKELIHOODS
+    assert found["n_samples"].tolist() == [model.adata[m].n_obs for m in MODALITIES]
+
+
 def test_nothing_depends_on_order_or_company(model, rearranged):
     query = rearranged(model.adata, 1)
     latents = model.get_latent_representation()

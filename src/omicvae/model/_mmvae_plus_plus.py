@@ -30,8 +30,8 @@ logger = logging.getLogger("omicvae")
 
 BACKBONES = ("auto", "network")
 LEAST_SAMPLES = 10
-"""Held-out samples that tell whether the network or the closed form predicts: fewer than for networks that do not screen, which
-are rarely better in small cohorts."""
+"""Held-out samples that tell whether the network or the closed form predicts: where few features among many private ones are
+shared, the closed form misses them, and a cohort of 150 samples has to do with few."""
 DEFAULT_SHARED = 8  # two fold a curved manifold; the divergence switches off what is not needed
 MOST, WEAK = 0.5, np.float32(0.1)
 """Share of features that pass from which on those that do not are read and predicted, too, and the weight they have."""
