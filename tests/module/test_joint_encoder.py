@@ -9,7 +9,7 @@ import torch
 import omicvae
 from omicvae.module import JointEncoderModule
 from omicvae.nn import NetworkConfig
-from omicvae.stats.gaussian import standardise_blocks
+from omicvae.stats.gaussian import block_slices, standardise_blocks
 from omicvae.train import pretrain_prior
 
 NAMES, P, D = ("a", "b", "c"), 6, 2
@@ -112,3 +112,106 @@ def test_too_few_complete_samples_are_refused():
     model = omicvae.model.CoVAE(mdata, n_latent=8, posterior="joint_encoder")
     with pytest.raises(ValueError, match=r"training samples with all assays.*potentials"):
         model.train(max_epochs=1, enable_progress_bar=False)
+
+
+def published(make_schema, n_vars: dict[str, int], widths: dict[str, int], **arguments) -> JointEncoderModule:
+    torch.manual_seed(0)
+    network = NetworkConfig(n_hidden=8).resolve(5000)
+    return JointEncoderModule(make_schema(n_vars), network, widths, **arguments)
+
+
+@pytest.mark.parametrize("widths", [(3, 3), (3, 2)])
+def test_cross_diagonal_covariance(make_schema, make_batch, widths):
+    """Eq. (5) of the paper: latent i of one assay goes with latent i of the other and with no other one."""
+    names = NAMES[:2]
+    made = published(
+        make_schema, dict.fromkeys(names, P), dict(zip(names, widths, strict=True)), cross_diagonal=True
+    ).eval()
+    with torch.no_grad():
+        made.joint_spread.weight.normal_()
+    g = torch.Generator().manual_seed(2)
+    batch = make_batch({m: torch.randn(5, P, generator=g) for m in names}, torch.ones(5, 2, dtype=torch.bool))
+    covariance = made.joint_posterior(batch).covariance()
+    a, b = block_slices(widths)
+    sd = torch.diagonal(covariance, dim1=1, dim2=2).sqrt()
+    correlation = covariance / (sd.unsqueeze(1) * sd.unsqueeze(2))
+    for block in (a, b):
+        inside = correlation[:, block, block]
+        torch.testing.assert_close(inside, torch.eye(inside.shape[-1]).expand_as(inside), atol=1e-5, rtol=0)
+    cross = correlation[:, a, b]
+    pairs = torch.diagonal(cross, dim1=1, dim2=2)
+    assert ((pairs > 0) & (pairs < 1)).all() and pairs.std() > 0.05
+    away = ~torch.eye(*widths, dtype=torch.bool)
+    assert cross[:, away].abs().max() < 1e-5
+
+
+def test_cross_diagonal_is_for_two_modalities(make_schema):
+    with pytest.raises(ValueError, match="for two modalities, there are 3"):
+        published(make_schema, dict.fromkeys(NAMES, P), dict.fromkeys(NAMES, D), cross_diagonal=True)
+
+
+def test_a_trained_prior_keeps_identity_blocks_and_has_the_gradient_of_the_objective(make_schema, mosaic):
+    made = published(make_schema, dict.fromkeys(NAMES, P), dict.fromkeys(NAMES, D), trains_prior=True)
+    factor = torch.randn(6, 6, dtype=torch.float64)
+    start = standardise_blocks(factor @ factor.mT + 3 * torch.eye(6), [D] * 3)
+    made.start_prior(start)
+    torch.testing.assert_close(made.trained_prior().covariance.double(), start, atol=1e-6, rtol=1e-6)
+    q = made.joint_posterior(mosaic)
+    made.passes(made.encode(mosaic), mosaic, 0.0)[0].kl["joint"].sum().backward()
+    gradient = made.prior_factor.grad.clone()
+
+    def divergence(covariance: torch.Tensor) -> torch.Tensor:
+        reference = torch.distributions.MultivariateNormal(torch.zeros(6).double(), covariance_matrix=covariance)
+        complete = torch.distributions.MultivariateNormal(q.mean[[0, 3]].double(), scale_tril=q.tril[[0, 3]].double())
+        return torch.distributions.kl_divergence(complete, reference).sum()
+
+    with torch.no_grad():
+        for step in (torch.randn(6, 6, dtype=torch.float64).tril() for _ in range(3)):
+            ends = []
+            for sign in (1, -1):
+                made.prior_factor.add_(sign * 1e-3 * step)
+                made.after_step(1)
+                ends.append(divergence(made.prior_covariance))
+                made.prior_factor.sub_(sign * 1e-3 * step)
+            numeric = (ends[0] - ends[1]) / 2e-3
+            assert (gradient * step).sum().item() == pytest.approx(numeric.item(), rel=0.02, abs=0.02)
+        made.prior_factor.add_(0.3 * torch.randn(6, 6, dtype=torch.float64))
+    made.after_step(1)
+    for block in made.blocks.values():
+        torch.testing.assert_close(
+            made.prior_covariance[block, block], torch.eye(D, dtype=torch.float64), atol=1e-5, rtol=0
+        )
+
+
+@pytest.mark.parametrize(("posterior", "prior"), [("joint_encoder", "trained"), ("cross_diagonal", "pretrained")])
+def test_options_of_the_appendix_impute_and_are_saved(posterior, prior, tmp_path):
+    names = NAMES[:2]
+    mdata = omicvae.datasets.correlated_gaussian(
+        300, modalities=names, n_latent=2, n_vars=10, missing=0.15, seed=2
+    ).mdata
+    omicvae.model.CoVAE.setup_mudata(mdata, likelihoods=dict.fromkeys(names, "normal"))
+    model = omicvae.model.CoVAE(mdata, n_latent=2, posterior=posterior, prior=prior)
+    begun = []
+    original = model.module.start_prior
+    model.module.start_prior = lambda covariance: (begun.append(covariance.clone()), original(covariance))[1]
+    model.train(max_epochs=3, enable_progress_bar=False)
+    moved = (model.module.prior_covariance - begun[0]).abs().max().item()
+    assert moved > 1e-3 if prior == "trained" else moved == 0
+    imputed = model.impute("b")
+    assert np.isfinite(imputed.X).all() and (imputed.layers["sd"] > 0).all()
+    del model.module.start_prior
+    model.save(tmp_path / "model", save_anndata=False)
+    again = omicvae.model.CoVAE.load(tmp_path / "model", adata=mdata)
+    torch.testing.assert_close(again.module.prior_covariance, model.module.prior_covariance)
+    np.testing.assert_allclose(again.get_latent_representation(), model.get_latent_representation(), atol=1e-5)
+
+
+def test_options_that_do_not_go_together_are_refused():
+    mdata = omicvae.datasets.correlated_gaussian(60, modalities=NAMES, n_latent=2, n_vars=10, seed=3).mdata
+    omicvae.model.CoVAE.setup_mudata(mdata, likelihoods=dict.fromkeys(NAMES, "normal"))
+    with pytest.raises(ValueError, match="prior='trained' is an option of the published form"):
+        omicvae.model.CoVAE(mdata, prior="trained")
+    with pytest.raises(ValueError, match="prior must be one of"):
+        omicvae.model.CoVAE(mdata, prior="frozen")
+    with pytest.raises(ValueError, match="for two modalities, there are 3"):
+        omicvae.model.CoVAE(mdata, posterior="cross_diagonal")

@@ -20,7 +20,8 @@ from omicvae.nn import NetworkConfig
 from omicvae.stats.factors import own_factors
 from omicvae.train import pretrain_prior, settle_noise
 
-POSTERIORS = ("potentials", "joint_encoder")
+POSTERIORS = ("potentials", "joint_encoder", "cross_diagonal")
+PRIORS = ("pretrained", "trained")
 BACKBONES = ("auto", "moments", "network")
 MOST_HELD_OUT = 2**14
 """Samples that the number of shared dimensions is told from."""
@@ -47,12 +48,16 @@ class CoVAE(ClosedFormModel):
     posterior
         ``"potentials"``: closed-form posterior for any set of assays (:class:`omicvae.module.CoVAEModule`).
         ``"joint_encoder"``: as published (:class:`omicvae.module.JointEncoderModule`), to reproduce the paper.
+        ``"cross_diagonal"``: the same with the other covariance of its appendices B and C, for two assays.
     network
         Sizes of the networks, a :class:`omicvae.nn.NetworkConfig` or a mapping of its fields.
     pretraining
-        How ``posterior="joint_encoder"`` finds the correlations before training: ``"cca"`` or ``"dcor"``.
+        How the published form finds the correlations before training: ``"cca"`` or ``"dcor"``.
     cross_weight
-        Weight of the cross-modal term of ``posterior="joint_encoder"`` (eq. 4 of the paper).
+        Weight of the cross-modal term of the published form (eq. 4 of the paper).
+    prior
+        Of the published form: ``"pretrained"``, correlations stay as they were found, or ``"trained"``, they are trained
+        on (appendix B), which makes them too high. The default form never learns them by gradient.
 
     Examples
     --------
@@ -75,30 +80,42 @@ class CoVAE(ClosedFormModel):
         *,
         n_latent: int | Mapping[str, int] | Literal["auto"] = "auto",
         backbone: Literal["auto", "moments", "network"] = "auto",
-        posterior: Literal["potentials", "joint_encoder"] = "potentials",
+        posterior: Literal["potentials", "joint_encoder", "cross_diagonal"] = "potentials",
         network: NetworkConfig | Mapping[str, Any] | None = None,
         pretraining: Literal["cca", "dcor"] = "cca",
         cross_weight: float = 1.0,
+        prior: Literal["pretrained", "trained"] = "pretrained",
     ) -> None:
         super().__init__(mdata, registry)
         if posterior not in POSTERIORS:
             raise ValueError(f"posterior must be one of {POSTERIORS}, got {posterior!r}")
         if backbone not in BACKBONES:
             raise ValueError(f"backbone must be one of {BACKBONES}, got {backbone!r}")
-        if posterior == "joint_encoder" and backbone == "moments":
-            raise ValueError("posterior='joint_encoder' is trained by gradient: use backbone='network'")
+        if prior not in PRIORS:
+            raise ValueError(f"prior must be one of {PRIORS}, got {prior!r}")
+        published = posterior != "potentials"
+        if published and backbone == "moments":
+            raise ValueError(f"posterior={posterior!r} is trained by gradient: use backbone='network'")
+        if prior == "trained" and not published:
+            raise ValueError("prior='trained' is an option of the published form: add posterior='joint_encoder'")
         config = self._network(network)
         widths = per_modality(
             "n_latent", n_latent, self.schema, {m: default_width(n) for m, n in self._n_measured().items()}
         )
-        if posterior == "potentials":
-            self.module = CoVAEModule(self.schema, config, widths)
-        else:
+        if published:
             self.module = JointEncoderModule(
-                self.schema, config, widths, pretraining=pretraining, cross_weight=cross_weight
+                self.schema,
+                config,
+                widths,
+                pretraining=pretraining,
+                cross_weight=cross_weight,
+                trains_prior=prior == "trained",
+                cross_diagonal=posterior == "cross_diagonal",
             )
-        paper = posterior == "joint_encoder" or backbone == "network"
-        self.backbone = MomentBackbone(self.module, mixes=backbone == "auto") if not paper else None
+        else:
+            self.module = CoVAEModule(self.schema, config, widths)
+        alone = published or backbone == "network"
+        self.backbone = MomentBackbone(self.module, mixes=backbone == "auto") if not alone else None
         self._by_gradient = backbone != "moments"
         self._model_summary_string = (
             f"CoVAE with {posterior} over {', '.join(f'{m} ({w} latents)' for m, w in widths.items())}"
@@ -117,7 +134,7 @@ class CoVAE(ClosedFormModel):
         factors
             Trained, with its data.
         **arguments
-            Of :class:`CoVAE`; ``posterior="joint_encoder"`` has no linear start.
+            Of :class:`CoVAE`; its published form has no linear start.
 
         Returns
         -------
@@ -130,7 +147,7 @@ class CoVAE(ClosedFormModel):
         RuntimeError
             If it is not trained.
         ValueError
-            If it was loaded without data, or for ``posterior="joint_encoder"``.
+            If it was loaded without data, or for the published form.
         """
         if not isinstance(factors, ProbabilisticCCA):
             raise TypeError(f"factors must be a trained ProbabilisticCCA, got {type(factors).__name__}")
@@ -140,7 +157,9 @@ class CoVAE(ClosedFormModel):
         cls.setup_mudata(factors.adata, **factors.registry["setup_args"])
         model = cls(factors.adata, **arguments)
         if not isinstance(model.module, CoVAEModule):
-            raise ValueError("posterior='joint_encoder' has no linear start; use posterior='potentials'")
+            raise ValueError(
+                "the published form has no linear start: use posterior='potentials', not 'joint_encoder' or 'cross_diagonal'"
+            )
         starts = {}
         for m, width in zip(model.modalities, model.module.sizes, strict=True):
             starts[m] = own_factors(*factors.module.loadings(m), width, factors.module.weight_uncertainty(m))
@@ -150,7 +169,7 @@ class CoVAE(ClosedFormModel):
     def _before_fit(self, splitter: PatternSplitter) -> None:
         if isinstance(self.module, JointEncoderModule) and isinstance(splitter, ShardSplitter):
             raise ValueError(
-                "posterior='joint_encoder' holds all complete samples in memory for its pre-training, which shards are not for: "
+                "CoVAE as published holds all complete samples in memory for its pre-training, which shards are not for: "
                 "use posterior='potentials', or leave datamodule out if the data fit into memory"
             )
         super()._before_fit(splitter)

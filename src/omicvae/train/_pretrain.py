@@ -18,7 +18,7 @@ HELD_OUT = 0.2
 
 
 def pretrain_prior(module: JointEncoderModule, batches: Callable[[], Iterable[Batch]]) -> None:
-    """Maximise the dependence between unimodal codes, then fix ``Sigma`` at the correlations of unseen samples.
+    """Maximise the dependence between unimodal codes, then set ``Sigma`` to the correlations of unseen samples.
 
     Encoders are trained for 50 epochs at a learning rate of 1e-3 (App. B.2 of the paper) on four fifths of the complete
     training samples; their codes are whitened there, and the cross-blocks of ``Sigma`` are the moments of the whitened
@@ -57,7 +57,7 @@ def pretrain_prior(module: JointEncoderModule, batches: Callable[[], Iterable[Ba
         for (i, a), (j, b) in combinations(enumerate(blocks), 2):
             moment = (codes[i] - codes[i].mean(0)).double().mT @ (codes[j] - codes[j].mean(0)).double() / len(held)
             covariance[a, b], covariance[b, a] = moment, moment.mT
-        module.set_prior(standardise_blocks(covariance, module.sizes).to(module.prior_covariance))
+        module.start_prior(standardise_blocks(covariance, module.sizes).to(module.prior_covariance))
 
 
 def _complete_inputs(module: JointEncoderModule, batches: Iterable[Batch]) -> list[Tensor]:
