@@ -1,8 +1,8 @@
 """Run every benchmark at a reduced size: do the scripts, their CSV files and their pages still work?
 
-Run: python benchmarks/small.py [--out build/benchmarks] [--only correlation labels ...]
+Run: python benchmarks/small.py [--out build/benchmarks] [--only correlation labels ...] [--jobs 2]
 
-Every script runs with `--small`, one after the other on one thread, and writes its CSV, page and figures into a folder that is
+Every script runs with `--small` on one thread, two scripts at a time, and writes its CSV, page and figures into a folder that is
 not committed. The numbers say nothing about the methods. Scripts that read cohorts are left out where OMICVAE_DATA is not set.
 A new benchmark is a line in EXPERIMENTS.
 """
@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,18 +41,27 @@ EXPERIMENTS = (
 )
 
 
-def run(experiment: Experiment, folder: Path) -> bool:
-    """Whether a script ran through; the end of what it printed is shown if it did not."""
+class Outcome(NamedTuple):
+    """How a script ended."""
+
+    name: str
+    seconds: float
+    error: str  # the end of what it printed, if it failed
+
+
+def run(experiment: Experiment, folder: Path) -> Outcome:
+    """Run one script, from nothing: what is in a CSV would not be run again."""
     csv = folder / f"{experiment.name}.csv"
-    csv.unlink(missing_ok=True)  # what is in it would not be run again
+    csv.unlink(missing_ok=True)
     command = [sys.executable, str(Path(__file__).with_name(f"{experiment.name}.py")), "--small"]
     command += ["--out", str(csv)] if experiment.has_csv else []
+    start = time.perf_counter()
     found = subprocess.run(
         [*command, "--write", str(folder)], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
-    if found.returncode:
-        print(found.stdout[-1000:] + found.stderr[-3000:])
-    return found.returncode == 0
+    seconds = time.perf_counter() - start
+    printed = found.stdout[-1000:] + found.stderr[-3000:]
+    return Outcome(experiment.name, seconds, (printed or "It printed nothing.") if found.returncode else "")
 
 
 def main() -> None:
@@ -59,20 +69,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--only", nargs="+", choices=[e.name for e in EXPERIMENTS], default=None)
+    parser.add_argument("--jobs", type=int, default=2, help="scripts at a time")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    start, failed = time.perf_counter(), []
+    start, failed, wanted = time.perf_counter(), [], []
     for experiment in EXPERIMENTS:
         if arguments.only and experiment.name not in arguments.only:
             continue
         if experiment.needs_cohorts and "OMICVAE_DATA" not in os.environ:
             print(f"{experiment.name}: left out, because it reads cohorts and OMICVAE_DATA does not name their folder.")
             continue
-        began = time.perf_counter()
-        if not run(experiment, arguments.out):
-            failed.append(experiment.name)
-        verdict = "failed" if experiment.name in failed else "ran"
-        print(f"{experiment.name}: {verdict} in {time.perf_counter() - began:.0f} s.", flush=True)
+        wanted.append(experiment)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for outcome in pool.map(lambda e: run(e, arguments.out), wanted):
+            if outcome.error:
+                failed.append(outcome.name)
+                print(outcome.error)
+            verdict = "failed" if outcome.error else "ran"
+            print(f"{outcome.name}: {verdict} in {outcome.seconds:.0f} s.", flush=True)
     print(f"{(time.perf_counter() - start) / 60:.1f} minutes; pages are in {arguments.out}.")
     if failed:
         sys.exit(f"Failed: {', '.join(failed)}.")

@@ -13,8 +13,10 @@ from omicvae.stats.canonical import (
     bootstrap_interval,
     canonical_correlations,
     canonical_frame,
+    count_correlated,
     fixed_direction_correlations,
     permutation_null,
+    permuted_correlations,
 )
 from omicvae.stats.gaussian import block_slices
 
@@ -195,6 +197,43 @@ class TestPermutationNull:
         null = permutation_null(coordinates, measured, n_permutations=60, seed=0, level=level)
         share = float((fixed_direction_correlations(coordinates, measured) < null).float().mean())
         assert abs(share - level) < 0.1  # 300 columns: sd 0.03
+
+
+class TestCount:
+    """Three blocks measured in part; the first dimensions have something in common, which falls along them."""
+
+    @staticmethod
+    def found(seed: int, strength: tuple[float, ...], n: int = 60, r: int = 8) -> int:
+        g = torch.Generator().manual_seed(seed)
+        shared = torch.zeros(r)
+        shared[: len(strength)] = torch.tensor(strength)
+        common = torch.randn(n, r, generator=g)
+        noise = [torch.randn(n, r, generator=g) for _ in range(3)]
+        coordinates = [shared.sqrt() * common + (1 - shared).sqrt() * one for one in noise]
+        measured = [torch.ones(n, dtype=torch.bool), *(torch.rand(n, generator=g) < 0.8 for _ in range(2))]
+        correlations = fixed_direction_correlations(coordinates, measured)
+        permuted = permuted_correlations(coordinates, measured, n_permutations=99, seed=seed)
+        return count_correlated(correlations, permuted, torch.linspace(0.6, 0.1, r))
+
+    def test_too_many_no_more_often_than_it_says(self) -> None:
+        # binomial: 5 % of 120 is 6, sd 2.4
+        assert sum(self.found(seed, ()) > 0 for seed in range(120)) <= 6 + 3 * 2.4
+        assert sum(self.found(seed, (0.8, 0.7, 0.6)) > 3 for seed in range(120)) <= 6 + 3 * 2.4
+
+    def test_finds_most(self) -> None:
+        assert sum(self.found(seed, (0.8, 0.7, 0.6)) == 3 for seed in range(40)) >= 32
+
+    def test_a_hidden_dimension_does_not_end_the_count(self) -> None:
+        permuted = 0.15 * torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
+        correlations, weights = torch.tensor([0.1, 0.6, 0.5, 0.0]), torch.tensor([0.6, 0.5, 0.4, 0.3])
+        assert correlations[0] < permuted.quantile(0.95, 0)[0], "by itself, it is not told from chance"
+        assert count_correlated(correlations, permuted, weights) == 3
+
+    def test_dimensions_without_expected_correlation_are_not_counted(self) -> None:
+        permuted = 0.1 * torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+        assert count_correlated(torch.tensor([0.9, 0.9, 0.9]), permuted, torch.tensor([0.5, 0.0, -0.1])) == 1
+        assert count_correlated(torch.tensor([0.9, 0.9, 0.9]), permuted, torch.zeros(3)) == 0
+        assert count_correlated(torch.tensor([0.9, 0.9, 0.9]), permuted, torch.ones(3)) == 3
 
 
 class TestBootstrapInterval:

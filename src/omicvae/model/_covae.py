@@ -180,7 +180,8 @@ class CoVAE(ClosedFormModel):
         super()._after_fit(splitter)
         if not self._by_gradient:
             settle_noise(self.module, splitter.train_dataloader)
-        held_out = splitter.val_idx if splitter.n_val else splitter.train_idx
+        held_out = np.concatenate([splitter.val_idx, splitter.calibration_idx]).astype(np.intp)
+        held_out = held_out if len(held_out) else splitter.train_idx
         some = np.linspace(0, len(held_out) - 1, min(len(held_out), MOST_HELD_OUT)).astype(np.intp)
         count_shared_dimensions(self, held_out[some])
 

@@ -141,10 +141,10 @@ def _column_correlation(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(0) / (a.square().sum(0) * b.square().sum(0)).sqrt().clamp_min(1e-12)
 
 
-def permutation_null(
-    coordinates: Sequence[Tensor], measured: Sequence[Tensor], *, n_permutations: int, seed: int, level: float = 0.95
+def permuted_correlations(
+    coordinates: Sequence[Tensor], measured: Sequence[Tensor], *, n_permutations: int, seed: int
 ) -> Tensor:
-    """``(r,)`` upper ``level`` point of :func:`fixed_direction_correlations` when rows are permuted within blocks."""
+    """``(n_permutations, r)`` :func:`fixed_direction_correlations` when rows are permuted within blocks."""
     generator = torch.Generator().manual_seed(seed)
     draws = []
     for _ in range(n_permutations):
@@ -155,7 +155,47 @@ def permutation_null(
             mixed[rows] = values[rows[torch.randperm(len(rows), generator=generator)]]
             shuffled.append(mixed)
         draws.append(fixed_direction_correlations(shuffled, measured))
-    return torch.stack(draws).quantile(level, dim=0)
+    return torch.stack(draws)
+
+
+def permutation_null(
+    coordinates: Sequence[Tensor], measured: Sequence[Tensor], *, n_permutations: int, seed: int, level: float = 0.95
+) -> Tensor:
+    """``(r,)`` upper ``level`` point of :func:`permuted_correlations`."""
+    return permuted_correlations(coordinates, measured, n_permutations=n_permutations, seed=seed).quantile(level, dim=0)
+
+
+def count_correlated(correlations: Tensor, permuted: Tensor, weights: Tensor, *, level: float = 0.95) -> int:
+    r"""How many leading dimensions are correlated, by a sequence of tests.
+
+    With :math:`k` dimensions accepted, the rest is tested as a whole: :math:`T_k = \sum_{j > k} w_j r_j` against its
+    upper ``level`` point when rows are permuted. The first :math:`k` that is not refuted is the answer, so that it is too
+    large in at most ``1 - level`` of cases; and one dimension that chance has hidden does not end the count while those
+    behind it are correlated, as it would if each dimension were tested by itself.
+
+    Parameters
+    ----------
+    correlations
+        ``(r,)`` in samples that the directions were not found on, in an order fixed beforehand.
+    permuted
+        ``(n_permutations, r)`` the same in permuted samples.
+    weights
+        ``(r,)`` how much correlation each dimension is expected to have; negative ones count as 0.
+    level
+        Of each test.
+
+    References
+    ----------
+    Bartlett, *The general canonical correlation distribution*, Ann. Math. Stat. 18 (1947): the sequence of tests of the
+    remaining dimensions.
+    """
+    weights = weights.to(correlations).clamp_min(0)
+
+    def rest(values: Tensor) -> Tensor:
+        return (values * weights).flip(-1).cumsum(-1).flip(-1)
+
+    refuted = rest(correlations) > rest(permuted).quantile(level, dim=0).clamp_min(0)
+    return len(refuted) if bool(refuted.all()) else int(refuted.int().argmin())
 
 
 def bootstrap_interval(a: Tensor, b: Tensor, *, n_bootstrap: int, level: float, seed: int = 0) -> tuple[Tensor, Tensor]:
