@@ -90,21 +90,30 @@ def _first_rows(batches: Iterable[Batch]) -> Iterable[Batch]:
             return
 
 
-def _gathered(module: CoVAEModule, modality: str, batches: list[Batch]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``(n, p)`` inputs of a modality and targets of its decoder, ``(n, k)`` covariates, and which samples these are."""
+def _gathered(module: CoVAEModule, modality: str, batches: list[Batch]) -> tuple[Tensor, Tensor, Tensor]:
+    """``(n, p)`` inputs of a modality, ``(n, k)`` covariates, and which samples these are."""
     likelihood, n = module.likelihoods.of(modality), sum(len(batch.rows[modality]) for batch in batches)
-    inputs, targets = (torch.empty(n, likelihood.n_vars, device=module.device) for _ in range(2))
+    inputs = torch.empty(n, likelihood.n_vars, device=module.device)
     designs, rows, first, offset = [], [], 0, 0
     for batch in batches:
         here = batch.rows[modality]
-        observed = module.observed(batch, modality)
-        inputs[first : first + len(here)] = likelihood.encode_transform(observed)
-        targets[first : first + len(here)] = likelihood.linear_target(observed)
+        inputs[first : first + len(here)] = likelihood.encode_transform(module.observed(batch, modality))
         design = module.designs.of(modality)(Covariates(batch.codes, batch.continuous))
         designs.append(torch.zeros(len(here), 0) if design is None else design[here])
         rows.append(here + offset)
         first, offset = first + len(here), offset + batch.n_samples
-    return inputs, targets, torch.cat(designs), torch.cat(rows)
+    return inputs, torch.cat(designs), torch.cat(rows)
+
+
+def _decoder_coefficients(module: CoVAEModule, modality: str, batches: list[Batch], predictors: Tensor) -> Tensor:
+    """``(k, p)`` regression of the decoder's targets on centred predictors ``(n, k)``, a minibatch of targets at a time."""
+    likelihood, first = module.likelihoods.of(modality), 0
+    moment = torch.zeros(predictors.shape[1], likelihood.n_vars, device=predictors.device)
+    for batch in batches:
+        targets = likelihood.linear_target(module.observed(batch, modality))
+        moment += predictors[first : first + len(targets)].mT @ targets
+        first += len(targets)
+    return _solved(predictors, moment)
 
 
 def _start_modality(
@@ -112,12 +121,12 @@ def _start_modality(
 ) -> tuple[Tensor, Tensor]:
     """Linear encoder and decoder of one modality; returns its potential means and the samples they belong to."""
     encoder, decoder = module.encoders.of(modality), module.decoders.of(modality)
-    within, y, design, row = _gathered(module, modality, gathered)
+    within, design, row = _gathered(module, modality, gathered)
     center = within.mean(0)
-    within -= center  # in place: before training there are no larger arrays than these two
+    within -= center  # in place: before training there is no larger array than this one
     explained = _regress(design, within)
     if design.shape[1]:
-        within -= design @ explained
+        within.addmm_(design, explained, alpha=-1)
     own = pca_potentials(within, encoder.n_latent) if own is None else own
     # Fewer samples or factors than latents leave the last latents without a direction, and without evidence.
     blank = encoder.n_latent - own.weight.shape[1]
@@ -132,8 +141,7 @@ def _start_modality(
     location = within @ weight
     means = location * (precision / (1 + precision))
     predictors = torch.cat([means, design], 1)
-    y -= y.mean(0)
-    coefficients = _regress(predictors - predictors.mean(0), y)
+    coefficients = _decoder_coefficients(module, modality, gathered, predictors - predictors.mean(0))
     decoder.linear.weight.view(decoder.n_heads, decoder.n_vars, -1)[0].copy_(coefficients.mT)
     # a curved link leaves the mean of its target off zero; at eta = 0 the likelihood stands at the training mean
     decoder.linear.bias.view(decoder.n_heads, decoder.n_vars)[0].copy_(-predictors.mean(0) @ coefficients)
@@ -142,5 +150,10 @@ def _start_modality(
 
 def _regress(x: Tensor, y: Tensor) -> Tensor:
     """``(k, p)`` lightly penalised least squares of ``y`` ``(n, p)`` on ``x`` ``(n, k)``."""
+    return _solved(x, x.mT @ y)
+
+
+def _solved(x: Tensor, moment: Tensor) -> Tensor:
+    """The same from ``moment``, ``x' y``."""
     gram = x.mT @ x + RIDGE * len(x) * torch.eye(x.shape[1])
-    return torch.linalg.solve(gram, x.mT @ y)
+    return torch.linalg.solve(gram, moment)

@@ -10,6 +10,7 @@ from torch import Tensor
 LEAST_EVIDENCE = 0.3  # precision of one sample's evidence on a latent that is worth having
 LARGE = 1000  # rows and columns beyond which components are found by iteration
 ITERATIONS = 6
+ROWS = 256  # squared at a time
 
 
 class Factors(NamedTuple):
@@ -129,5 +130,5 @@ def _by_subspace_iteration(x: Tensor, n_factors: int) -> Factors:
         basis, _ = torch.linalg.qr(x.mT @ (x @ basis))
     _, values, right = torch.linalg.svd(x @ basis, full_matrices=False)
     vectors = (basis @ right.mT)[:, :n_factors]
-    total = float(x.square().sum(1).double().sum() / len(x))
+    total = sum(float(rows.square().sum(1).double().sum()) for rows in x.split(ROWS)) / len(x)
     return _factors(vectors, values[:n_factors].double().square() / len(x), total, x.shape[1])
