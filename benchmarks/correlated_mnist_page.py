@@ -166,19 +166,19 @@ def ran(part: pd.DataFrame) -> str:
     """What has been run, and what has not."""
     models = part[part["method"] != TRUTH]
     counts = models.groupby(["rho", "method"])["seed"].nunique()
-    lines = []
+    lines, flow = [], part["data"].str.endswith("flow").all()
     for rho, rows in counts.groupby("rho"):
-        full = [m for _, m in rows[rows == 5].index]
-        some = [f"{m} ({n})" for (_, m), n in rows[rows < 5].items()]
+        rows = rows.droplevel("rho")
+        most = rows.value_counts().idxmax()  # seeds of most models, which are not named
+        named = [f"{n} of 5 seeds of {', '.join(rows.index[rows == n])}" for n in sorted(set(rows) - {most})]
+        text = f"- rho {rho:g}: {'; '.join([*named[::-1], f'{most} of 5 seeds' + ' of all others' * bool(named)])}."
         wanted = [m for m, r in correlated_mnist.RECIPES.items() if not r.only or rho in r.only]
-        lacking = [m for m in wanted if m not in rows.index.get_level_values("method")]
-        text = f"- rho {rho:g}: "
-        text += f"five seeds of {', '.join(full)}. " if full else ""
-        text += f"Fewer seeds: {', '.join(some)}. " if some else ""
-        lines.append(text + (f"Not run: {', '.join(lacking)}." if lacking else ""))
+        wanted = list(correlated_mnist.FLOW_METHODS) if flow else wanted
+        lacking = [m for m in wanted if m not in rows.index]
+        lines.append(text + (f" Not run: {', '.join(lacking)}." if lacking else ""))
     lacking = [f"{rho:g}" for rho in correlated_mnist.RHO if rho not in set(models["rho"])]
     lines += [f"- Not run at all: rho {', '.join(lacking)}."] if lacking else []
-    return "What has been run:\n\n" + "\n".join(line.rstrip() for line in lines) + "\n"
+    return "What has been run:\n\n" + "\n".join(lines) + "\n"
 
 
 def section(part: pd.DataFrame, data: str, size: str, folder: Path, suffix: str) -> list[str]:
