@@ -44,6 +44,20 @@ def test_of_samples_in_random_order_next_to_nothing_passes(gp: list[np.ndarray],
         assert max(f.threshold for f in found) > screening.LEAST_SCORE
 
 
+def test_features_that_are_seen_in_single_samples_do_not_close_the_screen() -> None:
+    """Of large cohorts some samples are looked at, in which rare features are constant: they score 0, not 1."""
+    rng = np.random.default_rng(0)
+    n, n_rare = screening.MOST_ROWS + 600, 40
+    z = rng.normal(size=(n, 2))
+    parts = [z @ rng.normal(size=(2, 12)) + rng.normal(size=(n, 12)) for _ in range(2)]
+    rare = np.zeros((n, n_rare))
+    rare[rng.choice(n, n_rare, replace=False), np.arange(n_rare)] = 1
+    found = screen([block(np.hstack([parts[0], rare])), block(parts[1])], 0)
+    assert found.threshold < 0.1
+    assert found.passed[:12].all() and not found.passed[12:].any()
+    assert found.score[12:].max() < screening.LEAST_SCORE
+
+
 def test_the_second_look_finds_in_few_samples_what_the_first_one_misses() -> None:
     """Of 60 shared features in three cohorts of 108 samples all pass; of 600 others hardly more than before."""
     looks = []

@@ -159,9 +159,15 @@ class _Scores(NamedTuple):
 
 
 def _scores(grams: list[Array], y: Float32, seen: NDArray[np.bool_], rng: np.random.Generator) -> _Scores:
-    """Of the kernel and the penalty with the largest sum of positive scores."""
+    """Of the kernel and the penalty with the largest sum of positive scores.
+
+    Around the mean of these samples, of which a feature's own mean is another: where a rare feature is 0 in all of them,
+    every prediction would be perfect, and so would be those of permuted targets, which set the threshold.
+    """
     n, q = y.shape
     folds = rng.permutation(n) % N_FOLDS
+    mean = np.where(seen, y, 0).sum(0, dtype=np.float64) / np.maximum(seen.sum(0), 1)
+    y = np.where(seen, y - mean, 0).astype(np.float32)
     total = (y**2).sum(0, dtype=np.float64)
     total = np.where(total > LEAST_VARIANCE * n, total, np.nan)  # a constant feature is not predicted by anything
     candidates = []
