@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,13 +38,10 @@ def count_shared_dimensions(model: CoVAE, indices: NDArray[np.intp]) -> None:
         means, here = _means_given(model, name, indices)
         coordinates.append(means.double() @ frame.coordinates(block))
         measured.append(here)
-    maps = [frame.coordinates(block) for block in range(len(model.modalities))]
-    covariance = model.module.prior_covariance.cpu().double()
-    prior = torch.stack([(a * (covariance @ b)).sum(0) for a, b in combinations(maps, 2)]).mean(0)
     found = count_correlated(
         fixed_direction_correlations(coordinates, measured),
         permuted_correlations(coordinates, measured, n_permutations=N_PERMUTATIONS, seed=0),
-        prior,
+        frame.correlations,
     )
     model.module.n_shared.fill_(int(np.clip(found, 1, max(1, min(model.module.sizes) - 1))))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from omicvae.stats.gaussian import block_slices, symmetric_power
 
 MOST_CORRELATED = 1 - 1e-6  # of a resample of few samples, whose correlation can be exactly 1
+COUNT_LEVEL = 0.95  # of each test that counts dimensions
 HELD = 2**24  # numbers of one array of resampling weights held at once
 
 
@@ -165,12 +166,12 @@ def permutation_null(
     return permuted_correlations(coordinates, measured, n_permutations=n_permutations, seed=seed).quantile(level, dim=0)
 
 
-def count_correlated(correlations: Tensor, permuted: Tensor, weights: Tensor, *, level: float = 0.95) -> int:
+def count_correlated(correlations: Tensor, permuted: Tensor, weights: Tensor) -> int:
     r"""How many leading dimensions are correlated, by a sequence of tests.
 
     With :math:`k` dimensions accepted, the rest is tested as a whole: :math:`T_k = \sum_{j > k} w_j r_j` against its
-    upper ``level`` point when rows are permuted. The first :math:`k` that is not refuted is the answer, so that it is too
-    large in at most ``1 - level`` of cases; and one dimension that chance has hidden does not end the count while those
+    95 % point when rows are permuted. The first :math:`k` that is not refuted is the answer, so that it is too large in
+    some 5 % of cases; and one dimension that chance has hidden does not end the count while those
     behind it are correlated, as it would if each dimension were tested by itself.
 
     Parameters
@@ -181,8 +182,6 @@ def count_correlated(correlations: Tensor, permuted: Tensor, weights: Tensor, *,
         ``(n_permutations, r)`` the same in permuted samples.
     weights
         ``(r,)`` how much correlation each dimension is expected to have; negative ones count as 0.
-    level
-        Of each test.
 
     References
     ----------
@@ -194,7 +193,7 @@ def count_correlated(correlations: Tensor, permuted: Tensor, weights: Tensor, *,
     def rest(values: Tensor) -> Tensor:
         return (values * weights).flip(-1).cumsum(-1).flip(-1)
 
-    refuted = rest(correlations) > rest(permuted).quantile(level, dim=0).clamp_min(0)
+    refuted = rest(correlations) > rest(permuted).quantile(COUNT_LEVEL, dim=0).clamp_min(0)
     return len(refuted) if bool(refuted.all()) else int(refuted.int().argmin())
 
 
