@@ -324,6 +324,28 @@ def test_fit_takes_empty_constant_and_few(name, rows):
     assert likelihood.log_prob(random_eta(likelihood, N), later, every_other(N)).isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["beta", "normal"])
+def test_what_is_constant_in_training_samples_is_predicted_as_that_and_weighs_nothing(name):
+    observed, later = simulate(name), simulate(name, seed=1)
+    observed.x[:, 1], later.x[:, 1] = 0.25, 0.9
+    likelihood, eta = fitted(name, observed), random_eta(make_likelihood(name, P), N)
+    density = likelihood.log_prob_features(eta, later, every_other(N))
+    assert (density[:, 1] == 0).all() and (density[:, [0, 2, 3, 4]] != 0).all()
+    density.sum().backward()
+    assert (likelihood.raw_noise.grad[:, 1] == 0).all() and (likelihood.raw_noise.grad[:, 0] != 0).all()
+    predicted = likelihood(eta, noise=every_other(N))
+    torch.testing.assert_close(predicted.mean[:, 1], torch.full((N,), 0.25), rtol=1e-4, atol=1e-6)
+    assert (predicted.stddev[:, 1] < 0.01).all()
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_of_a_feature_seen_once_nothing_is_known_to_be_constant(rows):
+    observed = simulate("normal")
+    observed.x[rows:, 1] = torch.nan
+    likelihood = fitted("normal", observed)
+    assert likelihood.varies.all() and (likelihood.raw_noise[:, 1] == 0).all()
+
+
 @pytest.mark.parametrize(("name", "options"), WITH_OPTIONS)
 def test_eta_0_is_the_training_mean(name, options):
     observed = simulate(name)

@@ -48,6 +48,27 @@ def test_history_has_scvi_names_and_one_curve_a_modality(cls):
     np.testing.assert_allclose(elbo, rec + kl, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["normal", "beta"])
+@pytest.mark.parametrize("cls", [omicvae.model.CoVAE, omicvae.model.MMVAEPlusPlus, omicvae.model.MVAE])
+def test_one_odd_validation_value_of_a_feature_that_training_samples_do_not_vary_in_decides_nothing(cls, name):
+    """The noise of such a feature has no lower bound but the numerical one, and best epochs are chosen by validation loss."""
+
+    def history(odd: float):
+        mdata = cohort(missing=0.0)
+        for adata in mdata.mod.values():
+            adata.X = 1 / (1 + np.exp(-adata.X)) if name == "beta" else adata.X
+            adata.X[:, 3] = 0.0
+            adata.X[140, 3] = odd
+        split = [np.arange(120), np.arange(120, 150), np.zeros(0, dtype=int)]
+        scvi.settings.seed = 0
+        cls.setup_mudata(mdata, likelihoods=dict.fromkeys(mdata.mod, name))
+        model = cls(mdata) if cls is omicvae.model.MVAE else cls(mdata, backbone="network")
+        model.train(max_epochs=12, datasplitter_kwargs={"external_indexing": split}, **QUIET)
+        return model.history["validation_loss"].iloc[:, 0].astype(float).to_numpy()
+
+    np.testing.assert_allclose(history(0.9), history(0.0), rtol=1e-6)
+
+
 def test_epoch_metrics_are_means_over_samples_not_batches():
     """Three batches of unequal size log the same validation metrics as one batch of all samples."""
     model = build(cohort())

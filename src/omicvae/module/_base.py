@@ -234,7 +234,8 @@ class MultimodalModule(BaseModuleClass):
 
     def encoder_inputs(self, batch: Batch, modality: str) -> tuple[Tensor, Tensor | None]:
         """Packed inputs of a modality's encoder: transformed values and, if asked for, covariates."""
-        values = self.likelihoods.of(modality).encode_transform(self.observed(batch, modality))
+        likelihood = self.likelihoods.of(modality)
+        values = likelihood.encode_transform(self.observed(batch, modality)) * likelihood.varies
         if not self.network.encode_covariates:
             return values, None
         design = self.design(batch, modality)

@@ -77,12 +77,17 @@ class Likelihood(nn.Module, ABC):
 
     input_mean: Tensor
     input_scale: Tensor
+    varies: Tensor
+    """(p,) bool: features that a free noise can be fitted to. One that is constant in training samples is predicted to be that
+    constant, and is left out of encoders' inputs and of the log density: its noise would fall until a single other value in a
+    sample that was not seen outweighs everything else."""
 
     def __init__(self, n_vars: int) -> None:
         super().__init__()
         self.n_vars = n_vars
         self.register_buffer("input_mean", torch.zeros(n_vars))
         self.register_buffer("input_scale", torch.ones(n_vars))
+        self.register_buffer("varies", torch.ones(n_vars, dtype=torch.bool))
 
     @property
     def separate(self) -> bool:
@@ -190,7 +195,7 @@ class Likelihood(nn.Module, ABC):
         return torch.where(self.measured(observed), standardised, 0.0).to(torch.float32)
 
     def log_prob_features(self, eta: Tensor, observed: Observed, noise: Tensor) -> Tensor:
-        """Log density of every element, ``(..., p)``, in the units of ``x``; 0 where missing.
+        """Log density of every element, ``(..., p)``, in the units of ``x``; 0 where missing, and where nothing :attr:`varies`.
 
         Parameters
         ----------
@@ -211,7 +216,7 @@ class Likelihood(nn.Module, ABC):
         eta = eta.to(torch.promote_types(eta.dtype, torch.float32))
         # A NaN inside the density would make the gradient NaN even if the result is masked afterwards.
         x = observed.x.to(eta.dtype).nan_to_num(self._fill)
-        return self._log_density(eta, x, observed, noise) * self.measured(observed)
+        return self._log_density(eta, x, observed, noise) * (self.measured(observed) & self.varies)
 
     def log_prob(self, eta: Tensor, observed: Observed, noise: Tensor) -> Tensor:
         """Log density of every sample, ``(...)``: the sum of :meth:`log_prob_features` over measured features."""

@@ -95,6 +95,7 @@ class Beta(Likelihood):
         self.logit_mean.copy_(mean.logit())
         self.link_scale.copy_(self.input_scale)
         self.raw_noise.copy_(start.log())
+        self.varies.copy_((level.variance > 0) | (level.count < 2))
 
     def forward(
         self, eta: Tensor, *, noise: Tensor, size: Tensor | None = None, coverage: Tensor | None = None
@@ -108,7 +109,7 @@ class Beta(Likelihood):
 
     def _shapes(self, eta: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Both shape parameters of the Beta distribution, ``(..., p)``."""
-        logit = (self.logit_mean + self.link_scale * eta[..., 0, :]).clamp(-MOST_LOGIT, MOST_LOGIT)
+        logit = (self.logit_mean + self.link_scale * (eta[..., 0, :] * self.varies)).clamp(-MOST_LOGIT, MOST_LOGIT)
         concentration = gather(self.raw_noise.clamp(*LOG_CONCENTRATION_RANGE).exp(), noise)
         # 1 - sigmoid(l) loses all digits where sigmoid(-l) does not.
         return concentration * logit.sigmoid(), concentration * (-logit).sigmoid()

@@ -56,11 +56,15 @@ class Normal(Likelihood):
         constant = moments.deviation <= _FLOAT32_RESOLUTION * moments.mean.abs()
         self.input_mean.copy_(moments.mean)
         self.input_scale.copy_(torch.where(constant, 1.0, moments.deviation))
+        if self.raw_noise is not None:
+            constant &= moments.count > 1
+            self.varies.copy_(~constant)
+            self.raw_noise.masked_fill_(constant, LOG_NOISE_RANGE[0])
 
     def forward(
         self, eta: Tensor, *, noise: Tensor, size: Tensor | None = None, coverage: Tensor | None = None
     ) -> TorchNormal:
-        location = self.input_mean + self.input_scale * eta[..., 0, :]
+        location = self.input_mean + self.input_scale * (eta[..., 0, :] * self.varies)
         return TorchNormal(location, self.input_scale * self._log_noise(noise).exp(), validate_args=False)
 
     def linear_target(self, observed: Observed) -> Tensor:
