@@ -11,6 +11,7 @@ import omicvae
 from omicvae.model import MMVAEPlusPlus
 from omicvae.model._mmvae_plus_plus import _weights
 from omicvae.stats.screening import Screen
+from omicvae.train import training_budget
 
 QUIET = {"enable_progress_bar": False}
 
@@ -109,3 +110,18 @@ def test_where_most_features_pass_the_others_take_part_with_little_weight():
     assert _weights(most).tolist() == pytest.approx([0.5**0.5, 0.4**0.5, 0.3**0.5, 0.1, 0.1])
     assert _weights(few).tolist() == few.gate.tolist()
     assert few.passed.tolist() == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("n_train", "share", "lr"), [(120, 0.5, 5e-4), (300, 0.35, 1e-3), (650, 0.25, 2e-3), (6000, 0.5, 2e-3)]
+)
+def test_the_second_stage_is_shorter_than_training_as_published_and_no_slower(n_train, share, lr):
+    mdata = omicvae.datasets.gp_features((3, 3), n_obs=40, seed=0).mdata
+    omicvae.model.MMVAEPlusPlus.setup_mudata(mdata)
+    batch_size = training_budget(n_train).batch_size
+    published, screened = (
+        omicvae.model.MMVAEPlusPlus(mdata, screening=on)._budget(n_train, batch_size) for on in (False, True)
+    )
+    assert published == training_budget(n_train)
+    assert screened.lr == pytest.approx(lr)
+    assert screened.max_epochs == pytest.approx(share * published.max_epochs, rel=0.03)

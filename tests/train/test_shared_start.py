@@ -68,3 +68,10 @@ def test_any_number_of_steps_can_be_scheduled(batches, max_epochs):
     """torch divides by the length of the rise less one step: 10 steps in all left none."""
     mdata, train, held_out = batches
     train_shared(new_module(mdata, train), lambda: train[:2], lambda: held_out, max_epochs)
+
+
+@pytest.mark.parametrize(
+    ("n_batches", "epochs"), [(1, 150), (3, 150), (4, 125), (5, 100), (15, 100), (30, 50), (1000, 10)]
+)
+def test_epochs_are_fewer_where_each_has_more_updates(n_batches, epochs):
+    assert _shared_start._epochs(n_batches) == epochs

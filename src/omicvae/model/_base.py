@@ -25,7 +25,7 @@ from omicvae.model._sizes import whole_number
 from omicvae.model._trainer_settings import n_processes, trainer_settings
 from omicvae.model._training_record import TrainingRecord
 from omicvae.stats.conformal import LEAST_SCORES
-from omicvae.train import BestWeights, Checkpoints, MosaicPlan, PlainCheckpointIO, training_budget
+from omicvae.train import BestWeights, Budget, Checkpoints, MosaicPlan, PlainCheckpointIO, training_budget
 
 logger = logging.getLogger("omicvae")
 
@@ -143,8 +143,8 @@ class MultimodalModel(RegisteredModel):
             )
         else:
             splitter = self._checked_datamodule(datamodule, processes)
-        budget = training_budget(splitter.n_train, splitter.batch_size)
-        epochs = max_epochs or max(1, round(self._share_of_epochs * budget.max_epochs))
+        budget = self._budget(splitter.n_train, splitter.batch_size)
+        epochs = max_epochs or budget.max_epochs
         with_validation = splitter.n_val > 0
         total_steps = epochs * math.ceil(len(splitter.train_dataloader()) / processes)
         plan = MosaicPlan(self.module, **{"total_steps": total_steps, "lr": budget.lr, **(plan_kwargs or {})})
@@ -190,7 +190,10 @@ class MultimodalModel(RegisteredModel):
         self._calibrate()
 
     _by_gradient = True
-    _share_of_epochs = 1.0  # of the default budget
+
+    def _budget(self, n_train: int, batch_size: int) -> Budget:
+        """How long and how fast to train by default."""
+        return training_budget(n_train, batch_size)
 
     def _checked_datamodule(self, datamodule: PatternSplitter, processes: int) -> PatternSplitter:
         if not isinstance(datamodule, PatternSplitter):

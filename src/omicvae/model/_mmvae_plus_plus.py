@@ -24,7 +24,7 @@ from omicvae.nn import NetworkConfig
 from omicvae.stats.components import Block
 from omicvae.stats.screening import Screen, screens
 from omicvae.stats.shared_directions import Directions, shared_directions
-from omicvae.train import train_shared
+from omicvae.train import Budget, train_shared
 
 logger = logging.getLogger("omicvae")
 
@@ -33,6 +33,8 @@ LEAST_SAMPLES = 10
 """Held-out samples that tell whether the network or the closed form predicts: where few features among many private ones are
 shared, the closed form misses them, and a cohort of 150 samples has to do with few."""
 DEFAULT_SHARED = 8  # two fold a curved manifold; the divergence switches off what is not needed
+FASTEST, FAST_FROM = 2e-3, 600
+"""Learning rate of the second stage, and the training samples from which on it has this one."""
 MOST, WEAK = 0.5, np.float32(0.1)
 """Share of features that pass from which on those that do not are read and predicted, too, and the weight they have."""
 
@@ -114,7 +116,6 @@ class MMVAEPlusPlus(ClosedFormModel):
         weight = float(widest) if label_weight == "auto" else label_weight
         config = self._network(network)
         if screening:
-            self._share_of_epochs = 0.5  # the first stage has trained the larger part
             self.module = ScreenedModule(self.schema, config, shape, label_weight=weight)
         else:
             self.module = MMVAEPlusPlusModule(self.schema, config, shape, private=private, label_weight=weight)
@@ -125,6 +126,14 @@ class MMVAEPlusPlus(ClosedFormModel):
         widths = ", ".join(f"{m} ({w} private)" for m, w in shape.private.items())
         self._model_summary_string = f"MMVAE++ with {shape.shared} shared latents over {widths}"
         self.init_params_ = self._get_init_params(locals())
+
+    def _budget(self, n_train: int, batch_size: int) -> Budget:
+        """Of the second stage, where there is one: private networks begin anew in it, and what is shared is found."""
+        found = super()._budget(n_train, batch_size)
+        if not isinstance(self.module, ScreenedModule):
+            return found
+        lr = float(np.clip(FASTEST * n_train / FAST_FROM, found.lr, FASTEST))
+        return found._replace(lr=lr, max_epochs=max(1, round(found.max_epochs * (found.lr / lr) ** 0.5 / 2)))
 
     # ------------------------------------------------------------------ screen
 

@@ -18,7 +18,9 @@ logger = logging.getLogger("omicvae")
 LEARNING_RATE, NOISE_RATE, WEIGHT_DECAY = 5e-3, 5.0, 1e-4
 CLIP = 20.0
 KL_RISE = 0.3
-MOST_STEPS, MOST_EPOCHS, LEAST_EPOCHS = 1500, 150, 10
+MOST_STEPS, ENOUGH_STEPS = 1500, 500
+"""Epochs are at most :data:`ENOUGH_EPOCHS`, unless these are fewer than the second number."""
+MOST_EPOCHS, ENOUGH_EPOCHS, LEAST_EPOCHS = 150, 100, 10
 CHECK_EVERY = 5  # epochs
 RISE, LEAST_STEPS = 0.1, 20  # share of steps in which the rate rises, for which torch needs more than one
 
@@ -91,7 +93,7 @@ def _fit(
     for networks in (module.shared_encoders, module.decoders):
         _set_dropout(networks, regularisation.dropout)
     n_batches = max(sum(1 for _ in batches()), 1)
-    epochs = max_epochs or max(LEAST_EPOCHS, min(MOST_EPOCHS, MOST_STEPS // n_batches))
+    epochs = max_epochs or _epochs(n_batches)
     with_noise = (*module.likelihoods.named_parameters(), *module.turns.named_parameters())
     noise = [p for name, p in with_noise if name.endswith("raw_noise")]
     others = [p for p in _stage_parameters(module) if all(p is not q for q in noise)]
@@ -125,6 +127,11 @@ def _fit(
             if behind and epoch >= epochs // 2:
                 break
     return Fit(best, copy.deepcopy(module.state_dict()) if state is None else state, losses)
+
+
+def _epochs(n_batches: int) -> int:
+    wanted = max(ENOUGH_STEPS // n_batches, min(ENOUGH_EPOCHS, MOST_STEPS // n_batches))
+    return max(LEAST_EPOCHS, min(MOST_EPOCHS, wanted))
 
 
 def _stage_parameters(module: ScreenedModule) -> list[nn.Parameter]:
