@@ -140,6 +140,7 @@ def ran(part: pd.DataFrame, epochs: int) -> str:
         f"Seeds: {seeds.min()} to {seeds.max()} of 5." if seeds.min() < seeds.max() else f"Seeds: {seeds.max()} of 5."
     )
     lacking = [name for name in (*pancancer.REGRESSIONS, *pancancer.RECIPES) if name not in seeds.index]
+    text += " What does not vary among training tumours is not in the likelihoods of models by default, whose noise is free."
     text += f" Models of the paper were trained for {epochs} epochs." if epochs else ""
     return text + (f" Not run: {', '.join(lacking)}." if lacking else "") + "\n"
 
