@@ -154,7 +154,7 @@ def of_multivi(task: Task, mdata: MuData, max_epochs: int, train: np.ndarray, te
     sets = {"train": mdata[train].copy(), "test": mdata[test].copy()}
     for data in sets.values():
         scvi.model.MULTIVI.setup_mudata(data, **names)
-    model = scvi.model.MULTIVI(sets["train"], n_latent=MULTIVI_LATENT, fully_paired=True)
+    model = scvi.model.MULTIVI(sets["train"], n_latent=MULTIVI_LATENT)
     model.train(max_epochs, enable_progress_bar=False)
     table = {
         (part, given): pd.DataFrame(model.get_latent_representation(data, modality=modality), index=data.obs_names)
