@@ -77,6 +77,38 @@ def test_each_feature_has_a_weight_of_its_own():
     np.testing.assert_array_equal(mixture_weights(type(good)(*(t[:, ::-1] for t in both))), weights[::-1])
 
 
+def beside(*parts):
+    """The features of all parts."""
+    return type(parts[0])(*(np.concatenate(t, axis=1) for t in zip(*parts, strict=True)))
+
+
+def test_ten_features_that_gain_are_not_hidden_by_thousands_that_lose():
+    """In 80 samples, where 3,000 features lose more together than ten gain."""
+    good = normal_terms(80, 10, first=1.2, second=0.0, true_weight=1.0)
+    worse = normal_terms(80, 3000, first=0.0, second=0.2, true_weight=0.0, seed=1)
+    one_by_one = mixture_weights(beside(good, worse))
+    assert (one_by_one[:10] > 0.5).all()
+    assert (one_by_one[10:] == 0).all()
+    # some values are missing, and a feature that both predict alike has nothing to gain
+    alike = normal_terms(80, 1, first=0.0, second=0.0, true_weight=0.0)._replace(
+        linear=np.zeros((80, 1)), quadratic=np.zeros((80, 1))
+    )
+    gaps = beside(good, worse, alike)
+    for term in gaps:
+        term[:40, 3] = np.nan
+    weights = mixture_weights(gaps)
+    assert (weights[[0, 1, 2, *range(4, 10)]] > 0.5).all() and weights[-1] == 0
+
+
+def test_hardly_any_single_feature_is_given_weight_by_chance():
+    found = [
+        (mixture_weights(normal_terms(n, 200, first=0.0, second=0.3, true_weight=0.0, seed=s)) > 0).sum()
+        for s in range(10)
+        for n in (10, 80)
+    ]
+    assert sum(found) <= 3, found
+
+
 def test_a_distribution_of_no_use_is_seldom_given_weight():
     """Both predict equally well: only luck can make the mixture better, by more than a standard error one time in six."""
     given = [

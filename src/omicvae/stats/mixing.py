@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 Array = NDArray[np.float64]
 
 POOLED_SAMPLES = 20.0  # samples' worth by which a feature's weight is drawn towards that of all features
 LEAST_WEIGHT = 0.05  # less is not worth a second predictor
 CONVINCING = 1.0  # standard errors by which the mixture must be better on samples its weights were not chosen on
+DISCOVERIES = 0.05  # share of features that gain nothing among those that have a weight each for itself
 
 
 class Terms(NamedTuple):
@@ -62,23 +64,37 @@ def _pair_sum(draws: NDArray[np.floating]) -> Array:
 def mixture_weights(terms: Terms, *, together: bool = False) -> Array:
     """``(p,)`` weights of the second distribution with the least CRPS; 0 unless it is convincing.
 
-    With ``together``, one of the two distributions is taken for all features. Chosen on one half of the samples and judged on the other, and the other way round: if the improvement, as a mean
-    over samples, is not larger than its standard error, all weights are 0.
+    Chosen on one half of the samples and judged on the other, and the other way round. If the improvement, as a mean over
+    samples and features, is not larger than its standard error, those features alone have a weight for which it is beyond
+    doubt: where hundreds of features have nothing to gain, their noise hides ten that have. With ``together``, one of the two
+    distributions is taken for all features.
     """
-    n = len(terms.linear)
-    half = np.arange(n) % 2 == 0
+    n, p = terms.linear.shape
     if n < 4:
-        return np.zeros(terms.linear.shape[1])
+        return np.zeros(p)
+    half = np.arange(n) % 2 == 0
     gain = np.concatenate(
         [
-            _row_means(Terms(*(t[~part] for t in terms)).at(_best(Terms(*(t[part] for t in terms)), together)))
+            Terms(*(t[~part] for t in terms)).at(_best(Terms(*(t[part] for t in terms)), together))
             for part in (half, ~half)
         ]
     )
-    if not gain.mean() > CONVINCING * gain.std(ddof=1) / np.sqrt(n):
-        return np.zeros(terms.linear.shape[1])
+    rows = _row_means(gain)
     weights = _best(terms, together)
+    if not rows.mean() > CONVINCING * rows.std(ddof=1) / np.sqrt(n):
+        weights = np.zeros(p) if together else np.where(_beyond_doubt(gain), weights, 0.0)
     return np.where(weights < LEAST_WEIGHT, 0.0, weights)
+
+
+def _beyond_doubt(gain: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """``(p,)`` features whose mean gain is above 0 by a t-test, at a false discovery rate of :data:`DISCOVERIES`."""
+    count = (~np.isnan(gain)).sum(0)
+    mean = np.nansum(gain, 0, dtype=np.float64) / np.maximum(count, 1)
+    squares = np.nansum((gain - mean) ** 2, 0, dtype=np.float64)
+    error = np.sqrt(squares / np.maximum(count * (count - 1), 1))
+    ratio = np.divide(mean, error, out=np.zeros_like(mean), where=error > 0)
+    chance = stats.t.sf(ratio, np.maximum(count - 1, 1))
+    return np.asarray(stats.false_discovery_control(chance) <= DISCOVERIES) if len(chance) else np.zeros(0, bool)
 
 
 def _best(terms: Terms, together: bool) -> Array:
