@@ -194,6 +194,7 @@ def write_page(table: pd.DataFrame, folder: Path) -> None:
     lines = []
     for (variant, design, n_obs), part in table.groupby(["variant", "design", "n_obs"], sort=False):
         wide = part.pivot_table(index="method", columns=["private", "target"], values="r2", sort=False)
+        wide = wide.sort_index(axis=1)
         counts = part[part["method"] == "MMVAE++"].groupby("private")["seed"].nunique()
         lines += [f"\n## {TITLES[variant]}, latents {design}, {n_obs} samples\n"]
         lines += ["Seeds at each Q1: " + ", ".join(f"{q}: {n}" for q, n in counts.items()) + ".\n"]
