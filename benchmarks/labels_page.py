@@ -30,6 +30,7 @@ PAPER = {
         "1000 other genes": (".63", ".79", ".81", ".91", ".99", ".99", ".99", ".99"),
     },
 }
+PANELS_A_ROW = 4  # of the figure
 ABOUT = {
     "CLL": "IGHV status of 184 leukaemia patients from drug responses and mutations, both measured. The mutation call of "
     "IGHV itself is left out; the other mutations say little about IGHV, so that little of it is shared.",
@@ -138,8 +139,14 @@ def figure(table: pd.DataFrame, path: Path) -> None:
     part = table[(table["score"] == "balanced accuracy") & (table["given"] == labels.ALL)]
     part = part[~part["task"].str.contains("constructed")]
     panels = list(part.groupby(["task", "label"], sort=False))
-    fig, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels) + 1, 3.6), layout="constrained", squeeze=False)
-    for axis, ((task, label), rows) in zip(axes[0], panels, strict=True):
+    columns = min(PANELS_A_ROW, len(panels))
+    n_rows = -(-len(panels) // columns)
+    fig, axes = plt.subplots(
+        n_rows, columns, figsize=(3.1 * columns + 1, 3.2 * n_rows + 0.4), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis, ((task, label), rows) in zip(axes.flat, panels, strict=False):
         mean = rows.groupby(["method", "latent"], sort=False)["value"].mean().unstack()
         order = mean.index[::-1]
         single = [m for m in order if m.startswith("PCA of ") and not m.startswith("PCA of all")]
