@@ -47,7 +47,8 @@ NOTES = """
 "Precision" is the share of samples whose cancer type is predicted (the paper's formula). NLL is importance-weighted (300
 draws, 300 test samples), conditional NLL the joint minus that of the source. *Type a -> b*: a classifier trained on latents
 given a alone, scored on latents of test samples given b alone. The two default models and ProbabilisticCCA have learned noise
-scales, so their NLL is not on the scale of the others, which have unit noise. Where the paper's setting is not that of this
+scales, so their NLL is not on the scale of the others, which have unit noise; that of the two default models leaves out features
+that are constant among training samples. Where the paper's setting is not that of this
 run: hidden layers are 256-256-256 with layer normalisation (paper: 512-256-128 and 128-64, batch normalisation); MMVAE and
 MMVAE+ take normal posteriors and one sample (MultiVae's defaults: Laplace, ten samples); the learning rate is constant.
 Numbers that MultiVae's estimators get wrong (the joint NLL of MMVAE+ leaves out an assay; those of MMVAE and MoPoE depend on
@@ -140,7 +141,6 @@ def ran(part: pd.DataFrame, epochs: int) -> str:
         f"Seeds: {seeds.min()} to {seeds.max()} of 5." if seeds.min() < seeds.max() else f"Seeds: {seeds.max()} of 5."
     )
     lacking = [name for name in (*pancancer.REGRESSIONS, *pancancer.RECIPES) if name not in seeds.index]
-    text += " What does not vary among training tumours is not in the likelihoods of models by default, whose noise is free."
     text += f" Models of the paper were trained for {epochs} epochs." if epochs else ""
     return text + (f" Not run: {', '.join(lacking)}." if lacking else "") + "\n"
 

@@ -67,19 +67,19 @@ def test_weights_of_a_mixture_are_found(true_weight):
     np.testing.assert_allclose(weights, true_weight, atol=0.1)
 
 
+def beside(*parts):
+    """The features of all parts."""
+    return type(parts[0])(*(np.concatenate(t, axis=1) for t in zip(*parts, strict=True)))
+
+
 def test_each_feature_has_a_weight_of_its_own():
     good = normal_terms(400, 1, first=2.0, second=0.0, true_weight=1.0)
     bad = normal_terms(400, 1, first=0.0, second=2.0, true_weight=0.0, seed=1)
-    both = type(good)(*(np.concatenate(t, axis=1) for t in zip(good, bad, strict=True)))
+    both = beside(good, bad)
     weights = mixture_weights(both)
     assert weights[0] > 0.9
     assert weights[1] < 0.1
     np.testing.assert_array_equal(mixture_weights(type(good)(*(t[:, ::-1] for t in both))), weights[::-1])
-
-
-def beside(*parts):
-    """The features of all parts."""
-    return type(parts[0])(*(np.concatenate(t, axis=1) for t in zip(*parts, strict=True)))
 
 
 def test_ten_features_that_gain_are_not_hidden_by_thousands_that_lose():

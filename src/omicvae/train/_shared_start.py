@@ -19,7 +19,6 @@ LEARNING_RATE, NOISE_RATE, WEIGHT_DECAY = 5e-3, 5.0, 1e-4
 CLIP = 20.0
 KL_RISE = 0.3
 MOST_STEPS, ENOUGH_STEPS = 1500, 500
-"""Epochs are at most :data:`ENOUGH_EPOCHS`, unless these are fewer than the second number."""
 MOST_EPOCHS, ENOUGH_EPOCHS, LEAST_EPOCHS = 150, 100, 10
 CHECK_EVERY = 5  # epochs
 RISE, LEAST_STEPS = 0.1, 20  # share of steps in which the rate rises, for which torch needs more than one
@@ -130,6 +129,7 @@ def _fit(
 
 
 def _epochs(n_batches: int) -> int:
+    """At most :data:`ENOUGH_EPOCHS`, unless these are fewer than :data:`ENOUGH_STEPS` updates."""
     wanted = max(ENOUGH_STEPS // n_batches, min(ENOUGH_EPOCHS, MOST_STEPS // n_batches))
     return max(LEAST_EPOCHS, min(MOST_EPOCHS, wanted))
 
