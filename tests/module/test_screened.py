@@ -99,7 +99,9 @@ def test_first_stage_trains_what_is_shared_and_the_second_what_is_left(module, b
     module.objective(batch).loss.backward()
     assert all(p.grad is None for p in module.shared_encoders.parameters())
     for networks in (module.decoders, module.private_encoders, module.private_decoders, module.baselines):
-        assert all(p.grad is not None and p.grad.any() for p in networks.parameters())
+        assert all(p.grad is not None and p.grad.any() for p in networks.parameters() if p.requires_grad)
+    biases = [module.private_decoders.of(m).linear.bias for m in module.private_decoders.names]
+    assert not any(b.requires_grad for b in biases)  # centring leaves nothing of them
 
 
 def test_predictions_do_not_depend_on_private_latents(module) -> None:

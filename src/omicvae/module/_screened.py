@@ -86,6 +86,8 @@ class ScreenedModule(MMVAEPlusPlusModule):
         self.decoders = PerModality(self.modalities, lambda m: decoder(m, shape.shared, self.designs.of(m).n_columns))
         with_private = [m for m in self.modalities if shape.private[m]]
         self.private_decoders = PerModality(with_private, lambda m: decoder(m, shape.private[m], 0))
+        for m in with_private:
+            self.private_decoders.of(m).linear.bias.requires_grad_(False)  # nothing of it is left after centring
         self.baselines = PerModality(
             self.modalities,
             lambda m: Baseline(self.designs.of(m).n_columns, schema[m].n_vars, self.likelihoods.of(m).n_heads),
@@ -194,8 +196,7 @@ class ScreenedModule(MMVAEPlusPlusModule):
 
     def _effect(self, modality: str, private: Tensor) -> Tensor:
         """What private latents change, ``(..., n_heads, p)``, 0 on average over their prior."""
-        effect = self.private_decoders.of(modality)
-        found: Tensor = effect(private, None) - effect(self._stored("draws", modality), None).mean(0)
+        found: Tensor = self.private_decoders.of(modality).around(private, self._stored("draws", modality))
         return found
 
     def _shared_part(self, modality: str, z: Tensor, design: Tensor | None) -> Tensor:

@@ -164,6 +164,18 @@ class Decoder(nn.Module):
             eta = eta + _of_outputs(self.out, rows)(self.hidden(z))
         return eta.unflatten(-1, (self.n_heads, n))
 
+    def around(self, z: Tensor, reference: Tensor) -> Tensor:
+        """``(..., n_heads, n_vars)``: :meth:`forward` of ``(..., n_latent)`` latents less its mean over ``(k, n_latent)`` others.
+
+        Without covariates. The last layers are linear, so that the mean is taken before them, and their bias cancels.
+        """
+        rows, k = torch.cat([z.flatten(0, -2), reference]), len(reference)
+        eta = F.linear(rows[:-k] - reference.mean(0), self.linear.weight)
+        if self.out is not None:
+            hidden = self.hidden(rows)
+            eta = eta + self.out(hidden[:-k] - hidden[-k:].mean(0))
+        return eta.unflatten(0, z.shape[:-1]).unflatten(-1, (self.n_heads, self.n_vars))
+
 
 def _of_outputs(layer: nn.Linear, rows: Tensor | None) -> Callable[[Tensor], Tensor]:
     """A linear layer, or some of its outputs."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.metrics.pairwise import euclidean_distances
 
@@ -172,7 +173,7 @@ def _scores(grams: list[Array], y: Float32, seen: NDArray[np.bool_], rng: np.ran
     total = np.where(total > LEAST_VARIANCE * n, total, np.nan)  # a constant feature is not predicted by anything
     candidates = []
     for gram in grams:
-        solve = _Paths(gram.astype(np.float64), folds)
+        solve = _Paths(gram, folds)
         scores = np.nan_to_num(1 - solve.errors(y, seen, PENALTIES) / total)
         candidates.append((np.maximum(scores, 0).sum(1).max(), solve, scores))
     _, solve, scores = max(candidates, key=lambda c: c[0])
@@ -185,22 +186,24 @@ def _scores(grams: list[Array], y: Float32, seen: NDArray[np.bool_], rng: np.ran
 
 
 class _Paths:
-    """Held-out squared errors of kernel ridge regressions that share one factorisation a fold."""
+    """Held-out squared errors of kernel ridge regressions that share one factorisation a fold, in single precision."""
 
     def __init__(self, gram: Array, folds: NDArray[np.intp]) -> None:
         self.parts = []
+        gram = gram.astype(np.float32)
         for k in range(N_FOLDS):
             train, test = np.flatnonzero(folds != k), np.flatnonzero(folds == k)
-            values, vectors = np.linalg.eigh(gram[np.ix_(train, train)])
+            # of 600 samples twice as fast as numpy's
+            values, vectors = (t.numpy() for t in torch.linalg.eigh(torch.from_numpy(gram[np.ix_(train, train)])))
             self.parts.append((train, test, np.maximum(values, 0), vectors, gram[np.ix_(test, train)] @ vectors))
 
     def errors(self, y: Float32, seen: NDArray[np.bool_], penalties: Array) -> Array:
         """``(len(penalties), q)`` sums over measured held-out values."""
         out = np.zeros((len(penalties), y.shape[1]))
         for train, test, values, vectors, across in self.parts:
-            mean = y[train].sum(0) / np.maximum(seen[train].sum(0), 1)
+            mean = y[train].sum(0) / np.maximum(seen[train].sum(0, dtype=np.float32), 1)
             inside = vectors.T @ np.where(seen[train], y[train] - mean, 0)
-            for i, penalty in enumerate(penalties):
+            for i, penalty in enumerate(penalties.tolist()):
                 left = y[test] - mean - across @ (inside / (values[:, None] + penalty))
                 out[i] += (np.where(seen[test], left, 0) ** 2).sum(0)
         return out
