@@ -16,13 +16,13 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import scvi
 from label_tasks import Task, dense, tasks
 from mudata import MuData
+from published_systems import Recipe, as_published
 from resumable import begin
 from sklearn.decomposition import PCA
 from sklearn.ensemble import ExtraTreesRegressor
@@ -40,17 +40,6 @@ SMALL_EPOCHS = 3
 MULTIVI_EPOCHS, MULTIVI_LATENT = 150, 20
 MULTIVI_GIVEN = {ALL: "joint", "rna": "expression", "atac": "accessibility"}
 OURS = ("ProbabilisticCCA", "MMVAE++", "CoVAE")  # at their defaults, beside the paper's settings
-PAPER_NETWORK = {"n_hidden": 128, "n_layers": 1, "dropout": 0.0}  # of the authors' code, but for its activation
-LABEL_WEIGHT = 1000.0  # the paper's beta
-
-
-class Recipe(NamedTuple):
-    """A model class and what it is constructed with."""
-
-    cls: type
-    arguments: dict[str, Any] = {}
-    supervised: bool = False
-    max_epochs: int | None = None
 
 
 DEFAULTS = {
@@ -63,20 +52,6 @@ DEFAULTS = {
     "DMVAE": Recipe(omicvae.model.DMVAE),
     "MMVAE+": Recipe(omicvae.model.MMVAEPlus),
 }
-
-
-def as_published(shared: int, private: int) -> dict[str, Recipe]:
-    """The systems of the paper: shared and private latents of given widths, its network, without labels and with."""
-    plain = {
-        "MVAE": (omicvae.model.MVAE, {"n_latent": shared, "structured": True}),
-        "MoPoE": (omicvae.model.MoPoE, {"n_latent": shared, "structured": True}),
-        "MMVAE": (omicvae.model.MMVAE, {"n_latent": shared, "structured": True, "private": "zero"}),
-        "MMVAE++": (omicvae.model.MMVAEPlusPlus, {"n_shared": shared, "screening": False, "private": "zero"}),
-    }
-    same = {"n_private": private, "network": PAPER_NETWORK}
-    found = {f"{name} as published": Recipe(cls, own | same) for name, (cls, own) in plain.items()}
-    weighted = {"label_weight": LABEL_WEIGHT}
-    return found | {f"sup-{name}": Recipe(cls, own | same | weighted, True) for name, (cls, own) in plain.items()}
 
 
 REGRESSIONS = {
