@@ -7,7 +7,8 @@ Simulated cells with 2,000 counts (5 % not 0), 10,000 binary values (2 % not 0) 
 any one assay. They are written once by ``omicvae.data.write_shards`` to ``--folder`` (by default a temporary folder; a million
 cells take about 3 GB), which is deleted in the end. Every figure comes from a process of its own, on one thread, which opens
 the store and does one of two things. ``train``: train CoVAE (``backbone="network"``, no calibration, whose cost does not
-depend on the number of cells) for one epoch, and compute the latents of all cells. ``loader``: go through the minibatches of an
+depend on the number of cells; hidden layers as wide at every size as they are by default for a million cells) for one epoch,
+and compute the latents of all cells. ``loader``: go through the minibatches of an
 epoch without doing anything with them. Minibatches hold 512 cells.
 Memory is the largest resident set of the process, libraries included. ``--million`` adds a million cells, from shards alone,
 with the first 200 minibatches of the epoch and the latents of all cells. ``--features`` varies their features at 10,000 cells.
@@ -42,9 +43,11 @@ from scipy import sparse
 
 import omicvae
 from omicvae.data._manager import registered_manager
+from omicvae.nn import NetworkConfig
 
 CELLS, MILLION = (10_000, 30_000, 100_000), 1_000_000
 STEPS = 200  # of a million cells
+NETWORK = NetworkConfig(n_hidden=NetworkConfig().resolve(MILLION).n_hidden)  # by default narrower below 20,000 cells
 FEATURES = (2000, 10_000, 500)
 SHARES = (1 / 4, 1 / 2, 1, 2)
 """Of the features, with ``--features``."""
@@ -140,7 +143,7 @@ def measure(path: Path, source: str, part: str) -> None:
         seconds = {"epoch": now() - start}
     else:
         steps = STEPS if mdata.n_obs >= MILLION else None
-        seconds = trained(omicvae.model.CoVAE(mdata, backbone="network"), splitter, steps)
+        seconds = trained(omicvae.model.CoVAE(mdata, backbone="network", network=NETWORK), splitter, steps)
         found["n_train"] = min(splitter.n_train, (steps or splitter.n_train) * BATCH)
     found["peak_mb"] = peak()
     for name, (wall, cpu) in seconds.items():

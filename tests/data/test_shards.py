@@ -21,6 +21,7 @@ from omicvae.data import Batch, Cohort, ModalitySchema, Schema, ShardLoader, _ru
 from omicvae.data import _shards as shards
 from omicvae.data._manager import registered_manager
 from omicvae.data._runs import runs_of
+from omicvae.data._shard_loader import evenly_spread
 from omicvae.model import CoVAE
 
 WIDTHS = {"rna": 5, "atac": 4, "rppa": 3}
@@ -91,6 +92,22 @@ def test_an_epoch_holds_every_sample_once(present: np.ndarray, data: st.DataObje
         assert sorted(itertools.chain(*seen)) == sorted(asked)
         assert len(seen) == len(loader) == -(-len(indices) // sizes["batch_size"])
         assert all(len(s) == sizes["batch_size"] for s in seen[:-1])
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(groups=st.lists(st.integers(0, 3), max_size=40), width=st.integers(1, 12), seed=st.integers(0, 5))
+def test_shards_of_a_pattern_are_spread_evenly(groups: list[int], width: int, seed: int) -> None:
+    """Any stretch of the order has about as many of each group as its share says; which ones, is random."""
+    group = np.array(groups, dtype=np.intp)
+    order = evenly_spread(group, np.random.default_rng(seed))
+    assert sorted(order) == list(range(len(group)))
+    for start in range(0, len(group) - width + 1):
+        here = np.bincount(group[order[start : start + width]], minlength=4)
+        share = np.bincount(group, minlength=4) / len(group)
+        assert (np.abs(here - width * share) < 1 + 4 * share).all()  # of each group less than one off where it is cut
+    if len(group) > 8:
+        others = [evenly_spread(group, np.random.default_rng(k)).tolist() for k in range(20)]
+        assert len(set(map(tuple, others))) > 10
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

@@ -145,3 +145,28 @@ class TestDamage:
         del root.attrs["omicvae_bytes"]
         with pytest.raises(ValueError, match="mod/rna/X has lost values"):
             open_zarr(store)
+
+
+def test_names_are_read_in_pieces_with_their_columns(tmp_path: Path) -> None:
+    """Of several chunks; a named index and columns of .obs come back as AnnData reads them."""
+    names = pd.Index([f"s{i}" for i in range(10)], name="sample")
+    obs = pd.DataFrame({"age": np.arange(10.0), "kind": pd.Categorical(list("aab" * 3 + "b"))}, index=names)
+    parts = {
+        m: AnnData(np.ones((len(rows), 2), np.float32), obs=obs.iloc[rows])
+        for m, rows in {"a": range(10), "b": [7, 2, 5]}.items()
+    }
+    written = mudata.MuData(parts)
+    written.obs["age"] = obs["age"]
+    written.write_zarr(tmp_path / "m.zarr")
+    root = zarr.open_group(str(tmp_path / "m.zarr"), mode="r+")
+    for place in ("obs", "mod/a/obs", "mod/b/obs"):
+        group = root[place]
+        key = group.attrs["_index"]
+        values, attributes = group[key][:], dict(group[key].attrs)
+        del group[key]
+        group.create_array(key, data=values, chunks=(3,)).attrs.update(attributes)
+    opened, whole = open_zarr(tmp_path / "m.zarr"), mudata.read_zarr(tmp_path / "m.zarr")
+    for m in parts:
+        pd.testing.assert_frame_equal(opened[m].obs, whole[m].obs)
+    # the other reader renews the table of all samples: columns of modalities, index without a name
+    pd.testing.assert_frame_equal(opened.obs, whole.obs[["age"]], check_names=False, check_dtype=False)

@@ -91,7 +91,7 @@ class Cohort:
         self.obs_names = mdata.obs_names.copy()
         self._axes = _axes(mdata, schema)
         self._rows: dict[str, NDArray[np.integer]] = {
-            name: _compact(modality_rows(mdata, name)) for name in schema.names
+            name: compact(modality_rows(mdata, name)) for name in schema.names
         }
         self.present: NDArray[np.bool_] = np.stack([self._rows[name] >= 0 for name in schema.names], axis=1)
         self.device = torch.device("cpu")
@@ -163,7 +163,7 @@ class Cohort:
         """Rows in the files or matrices of a modality, by its place in the schema; -1 where a sample lacks it."""
         return self._rows[self.schema.names[modality]][positions].astype(np.intp)
 
-    def loaded(self, runs: Sequence[NDArray[np.intp]]) -> Cohort:
+    def loaded(self, runs: Sequence[NDArray[np.integer]]) -> Cohort:
         """The samples at the positions of all ``runs``, in that order, in memory; sparse values stay sparse.
 
         Samples of a run that follow one another on disk are read at once.
@@ -174,7 +174,7 @@ class Cohort:
         here._rows, here._values, here._coverage, here._size = {}, {}, {}, {}
         for name, rows in self._rows.items():
             measured = rows[positions] >= 0
-            here._rows[name] = _compact(np.where(measured, np.cumsum(measured) - 1, -1))
+            here._rows[name] = compact(np.where(measured, np.cumsum(measured) - 1, -1))
             stored = [rows[run][rows[run] >= 0].astype(np.intp) for run in runs]
             for there, held in ((here._values, self._values), (here._coverage, self._coverage)):
                 if name in held:
@@ -237,7 +237,7 @@ class Cohort:
         )
 
 
-def _compact(rows: NDArray[np.intp]) -> NDArray[np.integer]:
+def compact(rows: NDArray[np.intp]) -> NDArray[np.integer]:
     """Positions in half the memory, as long as there are fewer than 2^31."""
     return rows.astype(np.int32) if rows.max(initial=-1) <= np.iinfo(np.int32).max else rows
 

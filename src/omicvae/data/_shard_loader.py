@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from omicvae.data._batch import Batch, concatenated
-from omicvae.data._cohort import Cohort
+from omicvae.data._cohort import Cohort, compact
 from omicvae.data._runs import runs_of
 
 
@@ -19,8 +19,9 @@ class ShardLoader:
 
     An epoch takes shards in random order, reads ``buffer_shards`` of them, shuffles their samples and cuts these into
     minibatches; what is left of a buffer begins the next one's first minibatch. So every sample is seen exactly once an
-    epoch, and all minibatches but the last are full. The order follows from torch's random state, as that of torch's
-    own loaders does.
+    epoch, and all minibatches but the last are full. A shard's samples all have the same assays; shards of each pattern
+    come at even distances, so that minibatches have the mix of patterns, and the size, that they have in memory. The
+    order follows from torch's random state, as that of torch's own loaders does.
 
     Parameters
     ----------
@@ -50,7 +51,9 @@ class ShardLoader:
     ) -> None:
         self._cohort, self._shuffle = cohort, shuffle
         self.batch_size, self.buffer_shards = batch_size, buffer_shards
-        self._shards = runs_of(cohort, indices, shard_rows)
+        self._shards = [compact(run) for run in runs_of(cohort, indices, shard_rows)]
+        first = np.array([shard[0] for shard in self._shards], dtype=np.intp)
+        self._patterns = np.unique(cohort.present[first], axis=0, return_inverse=True)[1].reshape(-1)
         self.n_samples = sum(map(len, self._shards))
 
     def __len__(self) -> int:
@@ -77,8 +80,17 @@ class ShardLoader:
         if left is not None:
             yield left
 
-    def _turns(self, rng: np.random.Generator) -> Iterator[list[NDArray[np.intp]]]:
+    def _turns(self, rng: np.random.Generator) -> Iterator[list[NDArray[np.integer]]]:
         """Shards that are in memory together; those of one turn from front to back, as files are read."""
-        turns = rng.permutation(len(self._shards)) if self._shuffle else np.arange(len(self._shards))
+        turns = evenly_spread(self._patterns, rng) if self._shuffle else np.arange(len(self._shards))
         for start in range(0, len(turns), self.buffer_shards):
             yield [self._shards[k] for k in np.sort(turns[start : start + self.buffer_shards])]
+
+
+def evenly_spread(groups: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.intp]:
+    """A random order in which the members of each group are at even distances, from a random start."""
+    place = np.empty(len(groups))
+    for group in np.unique(groups):
+        members = rng.permutation(np.flatnonzero(groups == group))
+        place[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.argsort(place, kind="stable")

@@ -13,9 +13,11 @@ import zarr
 from anndata import AnnData
 from anndata.io import read_elem, sparse_dataset
 from mudata import MuData
+from numpy.typing import NDArray
 
 from omicvae.data._heap import return_free_memory
 from omicvae.data._names import without_table
+from omicvae.data._shard_setup import SHARDS
 
 BYTES = "omicvae_bytes"
 """Attribute of a store that says how many bytes its matrices have; zarr reads files that are lost or cut as numbers."""
@@ -66,10 +68,12 @@ def open_zarr(path: str | os.PathLike[str]) -> MuData:
     _check_bytes(root, folder)
     try:
         names = [n for n in root["mod"].attrs.get("mod-order", []) if n in root["mod"]] or sorted(root["mod"])
-        parts = {key: read_elem(root[key]) for key in root if key not in ("mod", *LEFT_OUT)}
+        parts = {key: read_elem(root[key]) for key in root if key not in ("mod", "obs", *LEFT_OUT)}
+        parts |= {"obs": _table(root["obs"], pd.Index([]))} if "obs" in root else {}
         samples = parts["obs"].index if "obs" in parts else pd.Index([])
         with mudata.set_options(pull_on_update=False):
-            mdata = MuData({name: _open_modality(root["mod"][name], samples) for name in names}, **parts)
+            by_shards = SHARDS in parts.get("uns", {})
+            mdata = MuData({name: _open_modality(root["mod"][name], samples, by_shards) for name in names}, **parts)
     except (IndexError, KeyError, RuntimeError, ValueError) as error:
         raise ValueError(f"{folder} is damaged: {error}") from error
     mdata.uns = dict(mdata.uns)
@@ -81,26 +85,54 @@ def open_zarr(path: str | os.PathLike[str]) -> MuData:
     return mdata
 
 
-def _open_modality(group: Any, samples: pd.Index) -> AnnData:
-    """``samples`` are the names of all samples, which take most of the memory: a modality holds no copies of them."""
-    parts: dict[str, Any] = {key: read_elem(group[key]) for key in group if key not in (*VALUES, *LEFT_OUT)}
-    n_obs, obs = len(parts["obs"]), parts["obs"]
-    if samples.is_unique and (at := samples.get_indexer(obs.index)).min(initial=0) >= 0:
-        obs.index = pd.Index(samples.to_numpy()[at], dtype=obs.index.dtype, name=obs.index.name)
+def _open_modality(group: Any, samples: pd.Index, by_shards: bool) -> AnnData:
+    """A modality; of names that are among all ``samples`` it holds no copies, because these take most of the memory."""
+    parts: dict[str, Any] = {key: read_elem(group[key]) for key in group if key not in ("obs", *VALUES, *LEFT_OUT)}
+    parts["obs"] = _table(group["obs"], samples)
+    n_obs = len(parts["obs"])
     if "X" in group:
-        parts["X"] = _open_values(group["X"], n_obs)
+        parts["X"] = _open_values(group["X"], n_obs, by_shards)
     layers = group["layers"] if "layers" in group else {}
-    return AnnData(**parts, layers={key: _open_values(layers[key], n_obs) for key in layers})
+    return AnnData(**parts, layers={key: _open_values(layers[key], n_obs, by_shards) for key in layers})
 
 
-def _open_values(stored: Any, n_obs: int) -> object:
-    """A matrix of ``n_obs`` rows, not read; ``None`` where the store says that there is none."""
+def _table(group: Any, known: pd.Index) -> pd.DataFrame:
+    """A data frame whose names are read a piece at a time; those that are ``known`` already are taken from there.
+
+    Read at once, they take several times the memory that they hold in the end, and leave gaps in it behind.
+    """
+    index = group.attrs.get("_index")
+    if index is None or group[index].attrs.get("encoding-type") != "string-array":
+        return read_elem(group)
+    stored, known = group[index], known if known.is_unique else pd.Index([])
+    names = np.empty(stored.shape[0], dtype=object)
+    for start in range(0, len(names), max(stored.chunks[0], 1)):
+        here = slice(start, start + stored.chunks[0])
+        names[here] = _same_objects(np.asarray(stored[here], dtype=object), known)
+    columns = list(group.attrs["column-order"])
+    table = pd.DataFrame({name: read_elem(group[name]) for name in columns}, index=names, columns=columns or None)
+    table.index.name = None if index == "_index" else index
+    return table
+
+
+def _same_objects(names: NDArray[np.object_], known: pd.Index) -> NDArray[np.object_]:
+    """The names, as the objects of ``known`` where they are among them."""
+    at = known.get_indexer(pd.Index(names, dtype=object))
+    return np.where(at >= 0, known.to_numpy(dtype=object)[at], names) if len(known) else names
+
+
+def _open_values(stored: Any, n_obs: int, by_shards: bool) -> object:
+    """A matrix of ``n_obs`` rows, not read; ``None`` where the store says that there is none.
+
+    Where the rows of a sparse one begin is kept in memory once read, but not for reading ``by_shards``, which asks once
+    for hundreds of rows.
+    """
     if stored.attrs.get("encoding-type") == "null":
         return None
     if isinstance(stored, zarr.Array):
         shape, values = stored.shape, stored
     elif stored.attrs.get("encoding-type") in ("csr_matrix", "csc_matrix"):
-        values = sparse_dataset(stored)
+        values = sparse_dataset(stored, should_cache_indptr=not by_shards)
         shape = values.shape
         _check_pointers(stored)
     else:
