@@ -236,6 +236,8 @@ def write_page(table: pd.DataFrame, folder: Path) -> None:
             own = part[part["method"] == method]
             seeds = own.groupby("private")["seed"].nunique()
             fewer = ", ".join(f"{seeds[q]} at {q}" for q in seeds.index if seeds[q] < counts.get(q, 0))
+            if fewer and seeds.nunique() == 1 and len(seeds) == len(counts):
+                fewer = f"{seeds.iloc[0]} at each"
             name = f"{method} (seeds: {fewer})" if fewer else method
             others, seconds = own["r2_private"].mean(), own["cpu_seconds"]
             cells += ["" if np.isnan(others) else f"{others:.3f}", f"{seconds.mean():.0f} ({seconds.max():.0f})"]
