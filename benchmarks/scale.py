@@ -1,15 +1,17 @@
 """Memory and speed as a cohort grows: training and latents from shards on disk, and from memory.
 
-Run: python benchmarks/scale.py [--parts loader train] [--cells 10000 30000 100000] [--million] [--features]
+Run: python benchmarks/scale.py [--parts loader train steps] [--cells 10000 30000 100000] [--million] [--features]
      [--folder FOLDER] [--small] [--out docs/benchmarks/scale.csv] [--write docs/benchmarks]
 
 Simulated cells with 2,000 counts (5 % not 0), 10,000 binary values (2 % not 0) and 500 dense values; a fifth of the cells lack
 any one assay. They are written once by ``omicvae.data.write_shards`` to ``--folder`` (by default a temporary folder; a million
 cells take about 3 GB), which is deleted in the end. Every figure comes from a process of its own, on one thread, which opens
-the store and does one of two things. ``train``: train CoVAE (``backbone="network"``, no calibration, whose cost does not
+the store and does one of three things. ``train``: train CoVAE (``backbone="network"``, no calibration, whose cost does not
 depend on the number of cells; hidden layers as wide at every size as they are by default for a million cells) for one epoch,
 and compute the latents of all cells. ``loader``: go through the minibatches of an
-epoch without doing anything with them. Minibatches hold 512 cells.
+epoch without doing anything with them. ``steps``: as ``train``, of the fewest cells from shards, for as many epochs as make the
+200 minibatches that a million cells are trained for, because the peak is that of the largest of so many. Minibatches hold 512
+cells.
 Memory is the largest resident set of the process, libraries included. ``--million`` adds a million cells, from shards alone,
 with the first 200 minibatches of the epoch and the latents of all cells. ``--features`` varies their features at 10,000 cells.
 What is in the CSV already is not run again.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import shutil
@@ -54,7 +57,7 @@ SHARES = (1 / 4, 1 / 2, 1, 2)
 DENSITY = {"rna": 0.05, "atac": 0.02}
 LACKING = 0.2
 BATCH = 512
-PARTS = ("loader", "train")
+PARTS = ("loader", "train", "steps")
 KEY = ["part", "source", "cells", "features"]
 
 
@@ -143,7 +146,9 @@ def measure(path: Path, source: str, part: str) -> None:
         seconds = {"epoch": now() - start}
     else:
         steps = STEPS if mdata.n_obs >= MILLION else None
-        seconds = trained(omicvae.model.CoVAE(mdata, backbone="network", network=NETWORK), splitter, steps)
+        epochs = math.ceil(STEPS / len(splitter.train_dataloader())) if part == "steps" else 1
+        model = omicvae.model.CoVAE(mdata, backbone="network", network=NETWORK)
+        seconds = trained(model, splitter, steps, epochs)
         found["n_train"] = min(splitter.n_train, (steps or splitter.n_train) * BATCH)
     found["peak_mb"] = peak()
     for name, (wall, cpu) in seconds.items():
@@ -152,12 +157,12 @@ def measure(path: Path, source: str, part: str) -> None:
 
 
 def trained(
-    model: omicvae.model.CoVAE, splitter: omicvae.data.PatternSplitter, steps: int | None
+    model: omicvae.model.CoVAE, splitter: omicvae.data.PatternSplitter, steps: int | None, epochs: int
 ) -> dict[str, np.ndarray]:
-    """Seconds of an epoch, or of so many steps, of all of ``train()``, and of latents."""
+    """Seconds of the last epoch, or of so many steps, of all of ``train()``, and of latents."""
     clock, start = Clock(), now()
     few = {} if steps is None else {"limit_train_batches": steps, "limit_val_batches": steps}
-    model.train(1, accelerator="cpu", enable_progress_bar=False, callbacks=[clock], datamodule=splitter, **few)
+    model.train(epochs, accelerator="cpu", enable_progress_bar=False, callbacks=[clock], datamodule=splitter, **few)
     done = now()
     model.get_latent_representation(return_numpy=True, batch_size=BATCH)
     return {"epoch": clock.seconds, "train": done - start, "latents": now() - done}
@@ -219,11 +224,14 @@ def main() -> None:
         one(options.one)
         return
     if options.small:
-        options.cells = [1000]
+        options.cells, options.parts = [1000], ["loader", "train"]
     data = pd.read_csv(options.out) if options.out.exists() else pd.DataFrame(columns=KEY)
     for n_obs, features, sources in cases(options.cells, options.million, options.features):
         known = set(data[KEY].itertuples(index=False, name=None))
-        wanted = [(p, s) for p in options.parts for s in sources if (p, s, n_obs, sum(features)) not in known]
+        sizes = [(p, s) for p in options.parts for s in sources if p != "steps" or s == "shards"]
+        wanted = [(p, s) for p, s in sizes if (p, s, n_obs, sum(features)) not in known]
+        if n_obs > min(options.cells) or features != FEATURES:
+            wanted = [(p, s) for p, s in wanted if p != "steps"]
         if not wanted:
             continue
         folder = Path(tempfile.mkdtemp(prefix="scale-", dir=options.folder))
