@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from omicvae.data._heap import return_free_memory
 from omicvae.data._names import without_table
-from omicvae.data._shard_setup import SHARDS
 
 BYTES = "omicvae_bytes"
 """Attribute of a store that says how many bytes its matrices have; zarr reads files that are lost or cut as numbers."""
@@ -72,8 +71,7 @@ def open_zarr(path: str | os.PathLike[str]) -> MuData:
         parts |= {"obs": _table(root["obs"], pd.Index([]))} if "obs" in root else {}
         samples = parts["obs"].index if "obs" in parts else pd.Index([])
         with mudata.set_options(pull_on_update=False):
-            by_shards = SHARDS in parts.get("uns", {})
-            mdata = MuData({name: _open_modality(root["mod"][name], samples, by_shards) for name in names}, **parts)
+            mdata = MuData({name: _open_modality(root["mod"][name], samples) for name in names}, **parts)
     except (IndexError, KeyError, RuntimeError, ValueError) as error:
         raise ValueError(f"{folder} is damaged: {error}") from error
     mdata.uns = dict(mdata.uns)
@@ -85,15 +83,15 @@ def open_zarr(path: str | os.PathLike[str]) -> MuData:
     return mdata
 
 
-def _open_modality(group: Any, samples: pd.Index, by_shards: bool) -> AnnData:
+def _open_modality(group: Any, samples: pd.Index) -> AnnData:
     """A modality; of names that are among all ``samples`` it holds no copies, because these take most of the memory."""
     parts: dict[str, Any] = {key: read_elem(group[key]) for key in group if key not in ("obs", *VALUES, *LEFT_OUT)}
     parts["obs"] = _table(group["obs"], samples)
     n_obs = len(parts["obs"])
     if "X" in group:
-        parts["X"] = _open_values(group["X"], n_obs, by_shards)
+        parts["X"] = _open_values(group["X"], n_obs)
     layers = group["layers"] if "layers" in group else {}
-    return AnnData(**parts, layers={key: _open_values(layers[key], n_obs, by_shards) for key in layers})
+    return AnnData(**parts, layers={key: _open_values(layers[key], n_obs) for key in layers})
 
 
 def _table(group: Any, known: pd.Index) -> pd.DataFrame:
@@ -121,18 +119,14 @@ def _same_objects(names: NDArray[np.object_], known: pd.Index) -> NDArray[np.obj
     return np.where(at >= 0, known.to_numpy(dtype=object)[at], names) if len(known) else names
 
 
-def _open_values(stored: Any, n_obs: int, by_shards: bool) -> object:
-    """A matrix of ``n_obs`` rows, not read; ``None`` where the store says that there is none.
-
-    Where the rows of a sparse one begin is kept in memory once read, but not for reading ``by_shards``, which asks once
-    for hundreds of rows.
-    """
+def _open_values(stored: Any, n_obs: int) -> object:
+    """A matrix of ``n_obs`` rows, not read; ``None`` where the store says that there is none."""
     if stored.attrs.get("encoding-type") == "null":
         return None
     if isinstance(stored, zarr.Array):
         shape, values = stored.shape, stored
     elif stored.attrs.get("encoding-type") in ("csr_matrix", "csc_matrix"):
-        values = sparse_dataset(stored, should_cache_indptr=not by_shards)
+        values = sparse_dataset(stored)
         shape = values.shape
         _check_pointers(stored)
     else:
