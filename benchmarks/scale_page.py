@@ -58,7 +58,7 @@ def memory_verdict(rows: pd.DataFrame, repeated: pd.DataFrame) -> str:
         verdict = f"where the goal is {MEMORY_GOAL:.2f} from 10,000 to a million"
     held = last["held_mb"] - first["held_mb"]
     before = (
-        "" if np.isnan(held) else f" {held:,.0f} MB of it are there before the first minibatch: names and positions."
+        "" if np.isnan(held) else f" {held:,.0f} MB more are there before the first minibatch: names and positions."
     )
     return (
         f"From {shards.index[0]:,} to {shards.index[-1]:,} cells{as_long} the peak from shards grows by a factor of {growth:.2f} "
@@ -124,6 +124,8 @@ def page(data: pd.DataFrame, introduction: str, script: Path, usual: int) -> str
         *section(data, "loader", "Minibatches alone", usual),
     ]
     trained = data.loc[data["part"] == "train", "cells"]
+    told = data.dropna(subset="remark") if "remark" in data else data[:0]
+    lines += [f"{r.part}, {r.cells:,} cells: {r.remark}.\n" for r in told.itertuples()]
     absent = [] if MILLION in set(trained) else ["training on a million cells (`--million`)"]
     absent += [] if data["features"].nunique() > 1 else ["other numbers of features (`--features`)"]
     return "\n".join([*lines, f"Not measured yet: {' and '.join(absent)}.\n" if absent else ""])
