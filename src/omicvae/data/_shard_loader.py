@@ -20,7 +20,7 @@ class ShardLoader:
     An epoch takes shards in random order, reads ``buffer_shards`` of them, shuffles their samples and cuts these into
     minibatches; what is left of a buffer begins the next one's first minibatch. So every sample is seen exactly once an
     epoch, and all minibatches but the last are full. A shard's samples all have the same assays; shards of each pattern
-    come at even distances, so that minibatches have the mix of patterns, and the size, that they have in memory. The
+    come at even distances, so that each buffer holds about the mix of patterns of the whole. The
     order follows from torch's random state, as that of torch's own loaders does.
 
     Parameters
