@@ -239,7 +239,7 @@ class Cohort:
 
 def compact(rows: NDArray[np.intp]) -> NDArray[np.integer]:
     """Positions in half the memory, as long as there are fewer than 2^31."""
-    return rows.astype(np.int32) if rows.max(initial=-1) <= np.iinfo(np.int32).max else rows
+    return rows.astype(np.int32, copy=False) if rows.max(initial=-1) <= np.iinfo(np.int32).max else rows
 
 
 def _on_host(matrix: Matrix | DeviceDense | DeviceSparse) -> Matrix:

@@ -27,14 +27,14 @@ class NamedSamples:
     """
 
     def __init__(self, positions: NDArray[np.integer], names: pd.Index) -> None:
-        self._positions, self._names = np.asarray(positions, dtype=np.intp), names
+        self._positions, self._names = np.asarray(positions), names
 
     @property
     def names(self) -> NDArray[np.object_]:
         """Their names, in order."""
         return np.asarray(self._names, dtype=object)[self._positions]
 
-    def positions_in(self, names: pd.Index) -> NDArray[np.intp]:
+    def positions_in(self, names: pd.Index) -> NDArray[np.integer]:
         """Their positions among ``names``; samples that are not there are left out."""
         if names is self._names:
             return self._positions

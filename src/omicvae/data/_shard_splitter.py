@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scvi import settings
 from torch.utils.data import DataLoader
 
-from omicvae.data._cohort import Cohort
+from omicvae.data._cohort import Cohort, compact
 from omicvae.data._heap import return_free_memory
 from omicvae.data._manager import registered_manager
 from omicvae.data._runs import runs_of
@@ -90,7 +90,7 @@ class ShardSplitter(PatternSplitter):
             shuffle_set_split=external_indexing is not None,
         )  # fmt: skip
         for name in ("train_idx", "val_idx", "test_idx", "calibration_idx"):
-            setattr(self, name, np.sort(getattr(self, name)))
+            setattr(self, name, compact(np.sort(getattr(self, name))))
         return_free_memory()
 
     def _loader(self, indices: NDArray[np.intp], shuffle: bool) -> DataLoader[Any] | list[Any]:

@@ -49,7 +49,7 @@ def _part(name: str) -> property:
         samples = model._split.get(name)
         if samples is None or model.adata is None:
             return getattr(model, f"{name}_indices_")
-        return samples.positions_in(model._cohort(None).obs_names)
+        return samples.positions_in(model._cohort(None).obs_names).astype(np.intp, copy=False)
 
     def write(model: PersistenceMixin, positions: NDArray[np.intp] | None) -> None:
         setattr(model, f"{name}_indices_", positions)

@@ -189,6 +189,13 @@ class Likelihood(nn.Module, ABC):
         """``(n, p)`` bool: which elements carry information."""
         return ~observed.x.isnan()
 
+    def filled(self, observed: Observed) -> tuple[Tensor, Tensor | None]:
+        """``(n, p)`` values with a valid one where there is none, and 0 there, 1 elsewhere; ``None`` where there are all."""
+        x, measured = observed.x.to(torch.float32), self.measured(observed)
+        if measured.all():
+            return x, None
+        return x.nan_to_num(self._fill), measured.to(x.dtype)
+
     def encode_transform(self, observed: Observed) -> Tensor:
         """``(n, p)`` float32 input for an encoder: zero mean and unit scale over training samples, 0 where missing."""
         standardised = (self._transform(observed) - self.input_mean) / self.input_scale

@@ -17,6 +17,7 @@ from omicvae.nn.likelihoods._base import (
     Observed,
     complaint,
 )
+from omicvae.nn.likelihoods._blockwise import BinaryDeviance, decodings, pays
 from omicvae.stats.summary import ValueSummary
 
 
@@ -69,6 +70,14 @@ class Bernoulli(Likelihood):
         self, eta: Tensor, *, noise: Tensor, size: Tensor | None = None, coverage: Tensor | None = None
     ) -> TorchBernoulli:
         return TorchBernoulli(logits=self._logits(eta), validate_args=False)
+
+    def log_prob(self, eta: Tensor, observed: Observed, noise: Tensor) -> Tensor:
+        if not pays(eta, observed.x, noise):
+            return super().log_prob(eta, observed, noise)
+        x, mask = self.filled(observed)
+        weight = self.varies.to(x.dtype)
+        deviance = BinaryDeviance.apply(decodings(eta), x, mask, self.logit_mean, self.link_scale, weight)
+        return -deviance.reshape(eta.shape[:-2])
 
     def linear_target(self, observed: Observed) -> Tensor:
         p = self.logit_mean.sigmoid()

@@ -132,8 +132,12 @@ class CountLikelihood(Likelihood):
         logits = self.log_base + self.link_scale * eta[..., 0, :]
         if not self.size_is_factor:
             logits = logits.log_softmax(-1)
-            return logits + (self.log_base.logsumexp(-1) + _size(size).to(logits.dtype).log())[..., None]
-        return logits + _size(size).to(logits.dtype).log()[..., None]
+        return logits + self._log_size(size).to(logits.dtype)[..., None]
+
+    def _log_size(self, size: Tensor | None) -> Tensor:
+        """Log of the expected sum of counts, ``(...)``, or of the factor."""
+        log_size = _size(size).log()
+        return log_size if self.size_is_factor else self.log_base.logsumexp(-1) + log_size
 
     @classmethod
     def _check(cls, modality: str, summary: ValueSummary, coverage: ValueSummary | None) -> None:

@@ -17,6 +17,7 @@ from torch.distributions import Distribution
 
 from omicvae.nn.likelihoods._base import Observed, gather, noise_parameter
 from omicvae.nn.likelihoods._beta import log_beta
+from omicvae.nn.likelihoods._blockwise import ZeroCounts, decodings, of_decodings, pays
 from omicvae.nn.likelihoods._counts import LOG_RATE_RANGE, CountLikelihood
 
 Float32 = NDArray[np.float32]
@@ -78,13 +79,27 @@ class NegativeBinomial(CountLikelihood):
     def _log_prob_of_sparse(self, eta: Tensor, observed: Observed, noise: Tensor) -> Tensor:
         r"""Sum over features when most counts are 0, where all terms but :math:`-\theta \log(1 + \mu/\theta)` vanish."""
         log_theta = self._log_dispersion(noise)
-        logit = self._log_rate(eta, observed.size) - log_theta
-        total = -(log_theta.exp() * F.softplus(logit)).sum(-1)
         rows, columns = observed.x.nonzero(as_tuple=True)
-        x, at = observed.x[rows, columns], logit[..., rows, columns]
-        theta = log_theta.expand_as(logit)[..., rows, columns].exp()
+        x = observed.x[rows, columns]
+        if pays(eta, observed.x, noise):
+            log_theta = of_decodings(log_theta, eta)
+            total, at = ZeroCounts.apply(
+                decodings(eta),
+                log_theta,
+                self._log_size(observed.size),
+                self.log_base,
+                self.link_scale,
+                not self.size_is_factor,
+                rows,
+                columns,
+            )
+            total, theta = -total, log_theta[:, columns].exp()
+        else:
+            logit = self._log_rate(eta, observed.size) - log_theta
+            total = -(log_theta.exp() * F.softplus(logit)).sum(-1)
+            at, theta = logit[..., rows, columns], log_theta.expand_as(logit)[..., rows, columns].exp()
         counted = -log_beta(theta, x + 1) - (x + theta).log() - x * F.softplus(-at)
-        return total.index_add(-1, rows, counted)
+        return total.index_add(-1, rows, counted).reshape(eta.shape[:-2])
 
     def _log_density(self, eta: Tensor, x: Tensor, observed: Observed, noise: Tensor) -> Tensor:
         return _log_prob(x, self._log_rate(eta, observed.size), self._log_dispersion(noise))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal as TorchNormal
 
 from omicvae.nn.likelihoods._base import FeatureMoments, Likelihood, Observed, gather, noise_parameter
+from omicvae.nn.likelihoods._blockwise import Squares, decodings, of_decodings, pays
 
 LOG_NOISE_RANGE = (-6.0, 4.0)  # of log(noise sd / training sd): a feature fitted without error must not reach 0
 _FLOAT32_RESOLUTION = 1e-7
@@ -66,6 +67,17 @@ class Normal(Likelihood):
     ) -> TorchNormal:
         location = self.input_mean + self.input_scale * (eta[..., 0, :] * self.varies)
         return TorchNormal(location, self.input_scale * self._log_noise(noise).exp(), validate_args=False)
+
+    def log_prob(self, eta: Tensor, observed: Observed, noise: Tensor) -> Tensor:
+        if not pays(eta, observed.x, noise):
+            return super().log_prob(eta, observed, noise)
+        x, mask = self.filled(observed)
+        log_noise, varies = of_decodings(self._log_noise(noise), eta), self.varies.to(x.dtype)
+        target = (x - self.input_mean) / self.input_scale
+        squares = Squares.apply(decodings(eta), target, mask, varies * torch.exp(-2 * log_noise))
+        log_scale = (log_noise + self.input_scale.log() + 0.5 * math.log(2 * math.pi)) * varies
+        volume = log_scale.sum(-1, keepdim=True) if mask is None else log_scale @ mask.mT
+        return (-0.5 * squares - volume).reshape(eta.shape[:-2])
 
     def linear_target(self, observed: Observed) -> Tensor:
         return self.encode_transform(observed)
