@@ -159,13 +159,12 @@ class Decoder(nn.Module):
         if columns is not None:
             n = len(columns)
             rows = (torch.arange(self.n_heads, device=columns.device)[:, None] * self.n_vars + columns).flatten()
-        leading = z.shape[:-1]
-        z = z.reshape(leading.numel(), z.shape[-1])
-        eta = _of_outputs(self.linear, rows)(z)
-        if self.out is not None:
-            weight = self.out.weight if rows is None else self.out.weight[rows]
-            eta = _add_linear(eta, self.hidden(z), weight)
-        return eta.reshape(*leading, self.n_heads, n)
+        inputs, weight, bias = z, self.linear.weight, self.linear.bias
+        if self.out is not None:  # one product: its output may be as large as a minibatch
+            inputs, weight = torch.cat([self.hidden(z), z], -1), torch.cat([self.out.weight, weight], 1)
+        if rows is not None:
+            weight, bias = weight[rows], bias[rows]
+        return F.linear(inputs, weight, bias).unflatten(-1, (self.n_heads, n))
 
     def around(self, z: Tensor, reference: Tensor) -> Tensor:
         """``(..., n_heads, n_vars)``: :meth:`forward` of ``(..., n_latent)`` latents less its mean over ``(k, n_latent)`` others.
@@ -178,21 +177,6 @@ class Decoder(nn.Module):
             hidden = self.hidden(rows)
             eta = eta + self.out(hidden[:-k] - hidden[-k:].mean(0))
         return eta.unflatten(0, z.shape[:-1]).unflatten(-1, (self.n_heads, self.n_vars))
-
-
-def _add_linear(eta: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
-    """``eta + inputs @ weight'``; in the memory of ``eta``, which may be as large as a minibatch, if both are of one kind."""
-    if torch.is_autocast_enabled(eta.device.type):
-        return eta + F.linear(inputs, weight)
-    return eta.addmm_(inputs, weight.mT)
-
-
-def _of_outputs(layer: nn.Linear, rows: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """A linear layer, or some of its outputs."""
-    if rows is None:
-        return layer
-    bias = None if layer.bias is None else layer.bias[rows]
-    return lambda inputs: F.linear(inputs, layer.weight[rows], bias)
 
 
 def _of_inputs(layer: nn.Module, columns: Tensor | None) -> Callable[[Tensor], Tensor]:
