@@ -8,7 +8,7 @@ any one assay. They are written once by ``omicvae.data.write_shards`` to ``--fol
 cells take about 3 GB), which is deleted in the end. Every figure comes from a process of its own, on one thread, which opens
 the store and does one of three things. ``train``: train CoVAE (``backbone="network"``, no calibration, whose cost does not
 depend on the number of cells; hidden layers as wide at every size as they are by default for a million cells) for one epoch,
-and compute the latents of all cells. ``loader``: go through the minibatches of an
+and write the latents of all cells to a file, 10,000 at a time. ``loader``: go through the minibatches of an
 epoch without doing anything with them. ``steps``: as ``train``, of the fewest cells from shards, for as many epochs as make the
 200 minibatches that a million cells are trained for, because the peak is that of the largest of so many. Minibatches hold 512
 cells.
@@ -50,6 +50,7 @@ from omicvae.nn import NetworkConfig
 
 CELLS, MILLION = (10_000, 30_000, 100_000), 1_000_000
 STEPS = 200  # of a million cells
+PIECE = 10_000  # cells whose latents are in memory: all of a million take 366 MB
 NETWORK = NetworkConfig(n_hidden=NetworkConfig().resolve(MILLION).n_hidden)  # by default narrower below 20,000 cells
 FEATURES = (2000, 10_000, 500)
 SHARES = (1 / 4, 1 / 2, 1, 2)
@@ -148,7 +149,7 @@ def measure(path: Path, source: str, part: str) -> None:
         steps = STEPS if mdata.n_obs >= MILLION else None
         epochs = math.ceil(STEPS / len(splitter.train_dataloader())) if part == "steps" else 1
         model = omicvae.model.CoVAE(mdata, backbone="network", network=NETWORK)
-        seconds = trained(model, splitter, steps, epochs)
+        seconds = trained(model, splitter, steps, epochs, path.with_name("latents.float32"))
         found["n_train"] = min(splitter.n_train, (steps or splitter.n_train) * BATCH)
     found["peak_mb"] = peak()
     for name, (wall, cpu) in seconds.items():
@@ -157,14 +158,16 @@ def measure(path: Path, source: str, part: str) -> None:
 
 
 def trained(
-    model: omicvae.model.CoVAE, splitter: omicvae.data.PatternSplitter, steps: int | None, epochs: int
+    model: omicvae.model.CoVAE, splitter: omicvae.data.PatternSplitter, steps: int | None, epochs: int, latents: Path
 ) -> dict[str, np.ndarray]:
     """Seconds of the last epoch, or of so many steps, of all of ``train()``, and of latents."""
     clock, start = Clock(), now()
     few = {} if steps is None else {"limit_train_batches": steps, "limit_val_batches": steps}
     model.train(epochs, accelerator="cpu", enable_progress_bar=False, callbacks=[clock], datamodule=splitter, **few)
     done = now()
-    model.get_latent_representation(return_numpy=True, batch_size=BATCH)
+    with latents.open("wb") as file:
+        for piece in np.array_split(np.arange(model.adata.n_obs), math.ceil(model.adata.n_obs / PIECE)):
+            file.write(model.get_latent_representation(indices=piece, return_numpy=True, batch_size=BATCH).tobytes())
     return {"epoch": clock.seconds, "train": done - start, "latents": now() - done}
 
 
