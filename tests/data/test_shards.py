@@ -110,6 +110,17 @@ def test_shards_of_a_pattern_are_spread_evenly(groups: list[int], width: int, se
         assert len(set(map(tuple, others))) > 10
 
 
+def test_minibatches_hold_the_mix_of_the_whole() -> None:
+    """Shards that are in memory together are of all patterns; drawn at random, in some epochs they would not be."""
+    patterns = np.repeat([[1, 1, 1], [1, 1, 0], [0, 0, 1]], [200, 120, 80], axis=0).astype(bool)
+    cohort = Cohort(mosaic(patterns), SCHEMA)
+    loader = ShardLoader(cohort, np.arange(400), batch_size=40, shard_rows=1, buffer_shards=40, shuffle=True)
+    torch.manual_seed(0)
+    for batch in (batch for _ in range(10) for batch in loader):
+        found = (batch.present[:, None] == torch.tensor(np.unique(patterns, axis=0))).all(-1).sum(0)
+        assert (found - torch.tensor([8, 12, 20])).abs().max() <= 2
+
+
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(present=presence(), length=st.integers(1, 12))
 def test_runs_are_of_one_pattern_and_hold_every_sample_once(present: np.ndarray, length: int) -> None:
