@@ -42,6 +42,7 @@ from omicvae.datasets import Simulation
 DESIGNS = {"2+2+2": (2, 2, 2), "4+2+4": (4, 2, 4)}
 N_SHARED, N_PRIVATE_2 = 10, 100
 NAMES = ("x1", "x2")
+WELL = 0.8  # R2 of the shared features that the paper's curves are near
 IMPUTATION = Path(__file__).parents[1] / "docs/benchmarks/imputation.csv"
 KEY = ("variant", "design", "n_obs", "private", "seed", "method")
 COLUMNS = (*KEY, "target", "r2", "r2_private", "passed", "cpu_seconds", "version")
@@ -172,7 +173,7 @@ def of_published(paper: pd.DataFrame) -> str:
         f"{best} of {len(wide)} settings (Q1 and latents), and falls from {most:.2f} at Q1 = {wide.index[0][1]} to {least:.2f} at "
         f"{wide.index[-1][1]}; MVAE is below both others in {(others.gt(wide[mvae], axis=0)).all(axis=1).sum()}, and reaches at most "
         f"{wide[mvae].max():.2f}, MoPoE {wide['MoPoE as published'].max():.2f} and MMVAE {wide['MMVAE as published'].max():.2f}: "
-        "that they do well with few private features is not reproduced.\n"
+        f"that they do well with few private features is {'' if others.to_numpy().max() >= WELL else 'not '}reproduced.\n"
     )
 
 

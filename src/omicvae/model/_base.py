@@ -156,9 +156,8 @@ class MultimodalModel(RegisteredModel):
             checkpoints.begin(self.module)
             trainer_kwargs["plugins"] = [*trainer_kwargs.get("plugins", []), PlainCheckpointIO()]
             trainer_kwargs["ckpt_path"] = None if checkpoints.latest is None else str(checkpoints.latest)
-        n_vars = sum(m.n_vars for m in self.schema.modalities)
         arguments = trainer_settings(
-            trainer_kwargs, epochs=epochs, n_vars=n_vars, early_stopping=early_stopping and with_validation
+            trainer_kwargs, epochs=epochs, schema=self.schema, early_stopping=early_stopping and with_validation
         )
         cache = device_cache_of(splitter, device_cache, accelerator, devices)
         self.calibration_indices = splitter.calibration_idx

@@ -8,10 +8,11 @@ from typing import Any
 from scvi.model._utils import parse_device_args, use_distributed_sampler
 from scvi.train._callbacks import LoudEarlyStopping
 
+from omicvae.data import Schema
 from omicvae.train import HistoryLogger, clip_norm
 
 
-def trainer_settings(given: Mapping[str, Any], *, epochs: int, n_vars: int, early_stopping: bool) -> dict[str, Any]:
+def trainer_settings(given: Mapping[str, Any], *, epochs: int, schema: Schema, early_stopping: bool) -> dict[str, Any]:
     """Arguments of :class:`scvi.train.Trainer`.
 
     scvi-tools switches early stopping off in distributed training, because there its metrics differ between processes;
@@ -23,8 +24,8 @@ def trainer_settings(given: Mapping[str, Any], *, epochs: int, n_vars: int, earl
         By the user.
     epochs
         Length of training.
-    n_vars
-        Features of all modalities.
+    schema
+        Registered modalities; gradients are clipped by their number of features.
     early_stopping
         Whether there is something to monitor and it is to be monitored.
     """
@@ -32,7 +33,7 @@ def trainer_settings(given: Mapping[str, Any], *, epochs: int, n_vars: int, earl
         "early_stopping_monitor": "validation_loss",
         "early_stopping_patience": max(10, epochs // 4),
         "early_stopping_warmup_epochs": epochs // 2,
-        "gradient_clip_val": clip_norm(n_vars),
+        "gradient_clip_val": clip_norm(sum(m.n_vars for m in schema.modalities)),
         "check_val_every_n_epoch": None,
         "early_stopping": early_stopping,
         "callbacks": [],

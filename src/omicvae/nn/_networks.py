@@ -159,7 +159,9 @@ class Decoder(nn.Module):
         if columns is not None:
             n = len(columns)
             rows = (torch.arange(self.n_heads, device=columns.device)[:, None] * self.n_vars + columns).flatten()
-        inputs, weight, bias = z, self.linear.weight, self.linear.bias
+        inputs: Tensor = z
+        weight: Tensor = self.linear.weight
+        bias: Tensor = self.linear.bias
         if self.out is not None:  # one product: its output may be as large as a minibatch
             inputs, weight = torch.cat([self.hidden(z), z], -1), torch.cat([self.out.weight, weight], 1)
         if rows is not None:
