@@ -8,7 +8,8 @@ from omicvae.nn.likelihoods import CROSS, OWN, Likelihood, Observed, make_likeli
 from omicvae.nn.likelihoods import _blockwise as blockwise
 
 N, P = 23, 40
-NAMES = ["bernoulli", "normal", "unit_normal", "nb"]
+NAMES = ["bernoulli", "normal", "unit_normal", "beta", "nb", "dense nb"]
+COUNTS = ["nb", "dense nb"]
 
 
 @pytest.fixture
@@ -24,11 +25,14 @@ def simulated(name: str, *, gaps: bool = False) -> Observed:
     x = torch.randn(N, P, generator=generator)
     if name == "bernoulli":
         x = (x > 1).float()
-    if name == "nb":
-        x = torch.poisson(x.exp(), generator=generator) * (torch.rand(N, P, generator=generator) < 0.3)
+    if name == "beta":
+        x = x.sigmoid()
+    if "nb" in name:
+        share, mean = (1.0, 20 * x.exp()) if name == "dense nb" else (0.3, x.exp())
+        x = torch.poisson(mean, generator=generator) * (torch.rand(N, P, generator=generator) < share)
         return Observed(x, x.sum(1).clamp_min(1) * 1.3, None)
-    if name == "normal":
-        x[:, 3] = 2.0  # constant: left out
+    if name in ("normal", "beta"):
+        x[:, 3] = 0.25  # constant: left out
     if gaps:
         x[torch.rand(N, P, generator=generator) < 0.2] = torch.nan
     return Observed(x, None, None)
@@ -36,7 +40,7 @@ def simulated(name: str, *, gaps: bool = False) -> Observed:
 
 def made(name: str, observed: Observed, **options: object) -> Likelihood:
     """Fitted, with noise that differs between features and between own and cross."""
-    likelihood = make_likelihood(name, P, **options)
+    likelihood = make_likelihood(name.split()[-1], P, **options)
     likelihood.fit([observed])
     for parameter in likelihood.parameters():
         parameter.data += 0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
@@ -52,8 +56,8 @@ def value_and_gradients(likelihood: Likelihood, eta: Tensor, observed: Observed,
 
 @pytest.mark.parametrize(
     ("name", "options", "gaps"),
-    [*((name, {}, False) for name in NAMES), ("nb", {"size_is_factor": True}, False)]
-    + [(name, {}, True) for name in NAMES if name != "nb"],
+    [*((name, {}, False) for name in NAMES), *((name, {"size_is_factor": True}, False) for name in COUNTS)]
+    + [(name, {}, True) for name in NAMES if name not in COUNTS],
 )
 @pytest.mark.parametrize(("leading", "noise"), [((3, 2), [[OWN], [CROSS]]), ((2,), [CROSS]), ((), OWN)])
 def test_values_and_derivatives_are_those_of_double_precision(small, name, options, gaps, leading, noise):
@@ -94,7 +98,7 @@ def test_nothing_else_depends_on_the_size_of_blocks(monkeypatch, name):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["bernoulli", "normal", "nb"])
+@pytest.mark.parametrize("name", NAMES)
 def test_half_precision_is_counted_in_single(small, name):
     observed = simulated(name)
     likelihood = made(name, observed)
@@ -106,7 +110,10 @@ def test_half_precision_is_counted_in_single(small, name):
 
 
 @pytest.mark.parametrize("logit", [-120.0, 120.0])
-@pytest.mark.parametrize(("name", "options"), [("bernoulli", {}), ("nb", {}), ("nb", {"size_is_factor": True})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("bernoulli", {}), ("beta", {}), *((name, o) for name in COUNTS for o in ({}, {"size_is_factor": True}))],
+)
 def test_extreme_outputs_stay_finite(small, name, options, logit):
     observed = simulated(name)
     likelihood = made(name, observed, **options)

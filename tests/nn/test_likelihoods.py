@@ -19,8 +19,9 @@ from omicvae.nn.likelihoods import (
     make_likelihood,
 )
 from omicvae.nn.likelihoods._base import LINK_SCALE_RANGE
-from omicvae.nn.likelihoods._beta import SQUEEZE, log_beta
+from omicvae.nn.likelihoods._beta import SQUEEZE
 from omicvae.nn.likelihoods._negative_binomial import _by_inversion
+from omicvae.nn.likelihoods._stirling import log_beta, stirling_error, stirling_slope
 
 NAMES = sorted(LIKELIHOODS)
 NOISY = ["beta", "betabinomial", "nb", "normal", "zinb"]
@@ -187,6 +188,19 @@ def test_log_beta(a, b):
     expected = special.digamma([exact_a, exact_b]) - special.digamma(exact_a + exact_b)
     # Relative to 1 / a, the size of the derivative with respect to log a that parameters are learned by.
     np.testing.assert_allclose([x.grad.item(), y.grad.item()], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_error_of_stirlings_formula_and_its_slope():
+    """Beside their definitions in double precision, with and without derivatives being recorded."""
+    z = np.logspace(-3, 7, 200)
+    error = special.gammaln(z) - (z - 0.5) * np.log(z) + z - 0.5 * np.log(2 * np.pi)
+    slope = special.psi(z) - np.log(z) + 0.5 / z
+    wanted = torch.tensor(z, dtype=torch.float32)
+    recorded = stirling_error(leaf := wanted.clone().requires_grad_())
+    np.testing.assert_allclose(stirling_error(wanted), error, rtol=1e-5, atol=3e-7)
+    torch.testing.assert_close(recorded.detach(), stirling_error(wanted), rtol=1e-6, atol=2e-7)
+    np.testing.assert_allclose(stirling_slope(wanted), slope, rtol=1e-4, atol=3e-7)
+    np.testing.assert_allclose(torch.autograd.grad(recorded.sum(), leaf)[0], slope, rtol=1e-4, atol=3e-7)
 
 
 @pytest.mark.parametrize("mu", [9e5, 1e6, 1.2e6])

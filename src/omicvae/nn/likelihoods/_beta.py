@@ -19,6 +19,8 @@ from omicvae.nn.likelihoods._base import (
     gather,
     noise_parameter,
 )
+from omicvae.nn.likelihoods._blockwise import BetaDensity, decodings, of_decodings, pays
+from omicvae.nn.likelihoods._stirling import log_beta
 from omicvae.stats.summary import ValueSummary
 
 logger = logging.getLogger("omicvae")
@@ -31,18 +33,6 @@ MOST_LOGIT = 12.0  # of a mean, beyond what squeezed data ask for; keeps both pa
 CONCENTRATION_START = (1.0, 1e5)
 LOG_CONCENTRATION_RANGE = (math.log(0.1), math.log(1e6))
 DEFAULT_CONCENTRATION = 10.0  # where training samples do not tell
-
-# z stirling_error(z) as a polynomial in 1/z for z >= 1: least squares on Chebyshev nodes, leaving an error of 3e-9. The
-# first terms are close to the 1/12, 0, -1/360 of the asymptotic series.
-_STIRLING = (
-    0.0833333342,
-    -1.82239558e-07,
-    -0.00277252458,
-    -5.34345939e-05,
-    0.00104963809,
-    -0.000633678723,
-    0.000138317742,
-)
 
 
 class Beta(Likelihood):
@@ -103,6 +93,16 @@ class Beta(Likelihood):
         a, b = self._shapes(eta, noise)
         return TorchBeta(a, b, validate_args=False)
 
+    def log_prob(self, eta: Tensor, observed: Observed, noise: Tensor) -> Tensor:
+        if not pays(eta, observed.x, noise):
+            return super().log_prob(eta, observed, noise)
+        x, mask = self.filled(observed)
+        x, weight = _squeeze(x), self.varies.to(x.dtype) * (torch.ones_like(x) if mask is None else mask)
+        log_phi = of_decodings(gather(self.raw_noise.clamp(*LOG_CONCENTRATION_RANGE), noise), eta)
+        arguments = (log_phi, x, weight, self.logit_mean, self.link_scale, MOST_LOGIT)
+        fixed = ((x.log() + torch.log1p(-x)) * weight).sum(-1)  # of the uniform density
+        return (BetaDensity.apply(decodings(eta), *arguments) - fixed).reshape(eta.shape[:-2])
+
     def linear_target(self, observed: Observed) -> Tensor:
         target = (self._transform(observed) - self.logit_mean) / self.link_scale
         return torch.where(self.measured(observed), target, 0.0).to(torch.float32)
@@ -146,40 +146,3 @@ class Beta(Likelihood):
 
 def _squeeze(x: Tensor) -> Tensor:
     return x.clamp(SQUEEZE, 1 - SQUEEZE)
-
-
-def log_beta(a: Tensor, b: Tensor) -> Tensor:
-    r"""Logarithm of the Beta function, accurate in float32 for any positive arguments.
-
-    ``lgamma(a) + lgamma(b) - lgamma(a + b)`` is a small difference of large numbers: at ``b = 1e7`` each has an error
-    of 16 in float32. Here the large parts of Stirling's formula are cancelled before they are computed,
-
-    .. math::
-
-        \log B(a, b) = \tfrac12 \log \frac{2\pi (a + b)}{a b} - a \log\Big(1 + \frac ba\Big)
-            - b \log\Big(1 + \frac ab\Big) + \Delta(a) + \Delta(b) - \Delta(a + b),
-
-    where :math:`\Delta` is the error of that formula for :math:`\log \Gamma`, as Loader, *Fast and accurate
-    computation of binomial probabilities* (2000), does for the binomial.
-
-    Parameters
-    ----------
-    a, b
-        Positive, any shapes that broadcast; at least 1e-8.
-    """
-    main = -a * torch.log1p(b / a) - b * torch.log1p(a / b)
-    half = 0.5 * ((1 / a + 1 / b).log() + math.log(2 * math.pi))
-    return main + half + stirling_error(a) + stirling_error(b) - stirling_error(a + b)
-
-
-def stirling_error(z: Tensor) -> Tensor:
-    r"""Error of Stirling's formula, :math:`\log\Gamma(z) - (z - \tfrac12)\log z + z - \tfrac12 \log 2\pi`, for z > 0.
-
-    From its value at ``z + 1`` by the recurrence of the Gamma function, and there from a polynomial in
-    ``1 / (z + 1)``: cheaper than ``lgamma`` and its gradient, and with an error near 1e-7 whatever ``z`` is.
-    """
-    w = (z + 1).reciprocal()
-    polynomial = w * _STIRLING[-1]
-    for coefficient in _STIRLING[-2::-1]:
-        polynomial = (polynomial + coefficient) * w
-    return polynomial + (z + 0.5) * torch.log1p(z.reciprocal()) - 1

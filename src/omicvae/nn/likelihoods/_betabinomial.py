@@ -17,7 +17,8 @@ from omicvae.nn.likelihoods._base import (
     complaint,
     float64,
 )
-from omicvae.nn.likelihoods._beta import CONCENTRATION_START, DEFAULT_CONCENTRATION, Beta, log_beta
+from omicvae.nn.likelihoods._beta import CONCENTRATION_START, DEFAULT_CONCENTRATION, Beta
+from omicvae.nn.likelihoods._stirling import log_beta
 from omicvae.stats.summary import ValueSummary
 
 

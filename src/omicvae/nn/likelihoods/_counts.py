@@ -17,7 +17,7 @@ from omicvae.nn.likelihoods._base import (
     complaint,
     float64,
 )
-from omicvae.nn.likelihoods._beta import stirling_error
+from omicvae.nn.likelihoods._stirling import stirling_error
 from omicvae.stats.summary import ValueSummary
 
 LOG_RATE_RANGE = (-80.0, 25.0)  # what exp() can take in float32, and its square

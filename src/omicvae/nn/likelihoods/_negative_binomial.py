@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from omicvae.nn.likelihoods._base import Observed, gather, noise_parameter
-from omicvae.nn.likelihoods._beta import log_beta
-from omicvae.nn.likelihoods._blockwise import ZeroCounts, decodings, of_decodings, pays
+from omicvae.nn.likelihoods._blockwise import CountDeviance, decodings, noise_of_decodings, pays
 from omicvae.nn.likelihoods._counts import LOG_RATE_RANGE, CountLikelihood
+from omicvae.nn.likelihoods._stirling import log_beta
 
 Float32 = NDArray[np.float32]
 
@@ -72,34 +72,48 @@ class NegativeBinomial(CountLikelihood):
 
     def log_prob(self, eta: Tensor, observed: Observed, noise: Tensor) -> Tensor:
         x = observed.x
-        if x.device.type == "cpu" and torch.count_nonzero(x) < SPARSE * x.numel() and not x.isnan().any():
-            return self._log_prob_of_sparse(eta, observed, noise)
-        return super().log_prob(eta, observed, noise)
+        if x.device.type != "cpu" or x.isnan().any():
+            return super().log_prob(eta, observed, noise)
+        sparse = bool(torch.count_nonzero(x) < SPARSE * x.numel())
+        if pays(eta, x, noise):
+            return self._log_prob_in_blocks(eta, observed, noise, sparse)
+        return self._log_prob_of_sparse(eta, observed, noise) if sparse else super().log_prob(eta, observed, noise)
+
+    def _log_prob_in_blocks(self, eta: Tensor, observed: Observed, noise: Tensor, sparse: bool) -> Tensor:
+        """A few rows at a time; what does not depend on the mean is computed once for all decodings with the same noise."""
+        used, which = noise_of_decodings(noise, eta)
+        which, log_theta, x = which.reshape(-1), self._log_dispersion(used), observed.x
+        rows, columns = x.nonzero(as_tuple=True) if sparse else (which[:0], which[:0])
+        counts = x[rows, columns]
+        deviance, at = CountDeviance.apply(
+            decodings(eta),
+            log_theta[which],
+            self._log_size(observed.size),
+            self.log_base,
+            self.link_scale,
+            not self.size_is_factor,
+            None if sparse else x,
+            rows,
+            columns,
+        )
+        theta = log_theta.double().exp()
+        if sparse:
+            fixed = theta.new_zeros(len(used), len(x))
+            fixed = fixed.index_add(1, rows, _coefficient(counts.double(), theta[:, columns]))
+        else:
+            fixed = _coefficient(x.double(), theta[:, None]).sum(-1)
+        total = (fixed.to(x.dtype)[which] - deviance).index_add(1, rows, -counts * F.softplus(-at))
+        return total.reshape(eta.shape[:-2])
 
     def _log_prob_of_sparse(self, eta: Tensor, observed: Observed, noise: Tensor) -> Tensor:
         r"""Sum over features when most counts are 0, where all terms but :math:`-\theta \log(1 + \mu/\theta)` vanish."""
         log_theta = self._log_dispersion(noise)
+        logit = self._log_rate(eta, observed.size) - log_theta
+        total = -(log_theta.exp() * F.softplus(logit)).sum(-1)
         rows, columns = observed.x.nonzero(as_tuple=True)
-        x = observed.x[rows, columns]
-        if pays(eta, observed.x, noise):
-            log_theta = of_decodings(log_theta, eta)
-            total, at = ZeroCounts.apply(
-                decodings(eta),
-                log_theta,
-                self._log_size(observed.size),
-                self.log_base,
-                self.link_scale,
-                not self.size_is_factor,
-                rows,
-                columns,
-            )
-            total, theta = -total, log_theta[:, columns].exp()
-        else:
-            logit = self._log_rate(eta, observed.size) - log_theta
-            total = -(log_theta.exp() * F.softplus(logit)).sum(-1)
-            at, theta = logit[..., rows, columns], log_theta.expand_as(logit)[..., rows, columns].exp()
-        counted = -log_beta(theta, x + 1) - (x + theta).log() - x * F.softplus(-at)
-        return total.index_add(-1, rows, counted).reshape(eta.shape[:-2])
+        x, at = observed.x[rows, columns], logit[..., rows, columns]
+        theta = log_theta.expand_as(logit)[..., rows, columns].exp()
+        return total.index_add(-1, rows, _log_coefficient(x, theta) - x * F.softplus(-at))
 
     def _log_density(self, eta: Tensor, x: Tensor, observed: Observed, noise: Tensor) -> Tensor:
         return _log_prob(x, self._log_rate(eta, observed.size), self._log_dispersion(noise))
@@ -238,8 +252,17 @@ def _log_prob(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
     and tens of nats at ten million. Here every term is small where the sum is.
     """
     theta, logit = log_theta.exp(), log_mu - log_theta
-    coefficient = -log_beta(theta, x + 1) - (x + theta).log()
-    return coefficient - theta * F.softplus(logit) - x * F.softplus(-logit)
+    return _log_coefficient(x, theta) - theta * F.softplus(logit) - x * F.softplus(-logit)
+
+
+def _coefficient(x: Tensor, theta: Tensor) -> Tensor:
+    """:func:`_log_coefficient` in double precision, a third of the time: ``lgamma`` is good to 1e-5 at counts of 1e9."""
+    return torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
+
+
+def _log_coefficient(x: Tensor, theta: Tensor) -> Tensor:
+    r""":math:`\log \Gamma(x + \theta) - \log \Gamma(\theta) - \log x!`, which is 0 for a count of 0."""
+    return -log_beta(theta, x + 1) - (x + theta).log()
 
 
 def _inflate(x: Tensor, log_prob: Tensor, dropout: Tensor) -> Tensor:
