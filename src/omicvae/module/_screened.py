@@ -225,7 +225,7 @@ class ScreenedModule(MMVAEPlusPlusModule):
         likelihood, passed = self.likelihoods.of(modality), self.passed(modality)
         if passed is not None and self._narrow(modality):
             some = likelihood.of_features(passed)
-            return some.log_prob_features(eta, observed.of_features(passed), route).sum(-1)
+            return some.log_prob(eta, observed.of_features(passed), route)
         return (likelihood.log_prob_features(eta, observed, route) * (self.gate(modality) > 0)).sum(-1)
 
     def cross_modal_loss(self, batch: Batch) -> tuple[Tensor, int]:
