@@ -19,6 +19,7 @@ from omicvae.data._fields import as_categories
 from omicvae.data._matrix import Matrix, open_matrix
 from omicvae.data._names import without_table
 from omicvae.data._schema import CategorySchema, ModalitySchema, Schema
+from omicvae.data._stretches import Stretches
 
 READ_VALUES = 2**24  # values (64 MB if dense) that are read from disk at once where samples are asked for in order
 
@@ -90,10 +91,11 @@ class Cohort:
         self.schema = schema
         self.obs_names = mdata.obs_names.copy()
         self._axes = _axes(mdata, schema)
-        self._rows: dict[str, NDArray[np.integer]] = {
-            name: compact(modality_rows(mdata, name)) for name in schema.names
-        }
-        self.present: NDArray[np.bool_] = np.stack([self._rows[name] >= 0 for name in schema.names], axis=1)
+        self._rows: dict[str, Stretches] = {}
+        self.present: NDArray[np.bool_] = np.zeros((mdata.n_obs, len(schema.names)), dtype=bool)
+        for m, name in enumerate(schema.names):
+            rows = modality_rows(mdata, name)
+            self._rows[name], self.present[:, m] = Stretches(rows), rows >= 0
         self.device = torch.device("cpu")
         self._values: dict[str, Matrix | DeviceDense | DeviceSparse] = {}
         self._coverage: dict[str, Matrix | DeviceDense | DeviceSparse] = {}
@@ -161,7 +163,7 @@ class Cohort:
 
     def stored_rows(self, positions: NDArray[np.intp], modality: int) -> NDArray[np.intp]:
         """Rows in the files or matrices of a modality, by its place in the schema; -1 where a sample lacks it."""
-        return self._rows[self.schema.names[modality]][positions].astype(np.intp)
+        return self._rows[self.schema.names[modality]][positions]
 
     def loaded(self, runs: Sequence[NDArray[np.integer]]) -> Cohort:
         """The samples at the positions of all ``runs``, in that order, in memory; sparse values stay sparse.
@@ -174,8 +176,8 @@ class Cohort:
         here._rows, here._values, here._coverage, here._size = {}, {}, {}, {}
         for name, rows in self._rows.items():
             measured = rows[positions] >= 0
-            here._rows[name] = compact(np.where(measured, np.cumsum(measured) - 1, -1))
-            stored = [rows[run][rows[run] >= 0].astype(np.intp) for run in runs]
+            here._rows[name] = Stretches(np.where(measured, np.cumsum(measured) - 1, -1))
+            stored = [found[found >= 0] for found in (rows[run] for run in runs)]
             for there, held in ((here._values, self._values), (here._coverage, self._coverage)):
                 if name in held:
                     there[name] = _on_host(held[name]).loaded(stored)
@@ -213,7 +215,7 @@ class Cohort:
         x, rows, coverage, size = {}, {}, {}, {}
         for modality in self.schema.modalities:
             name = modality.name
-            stored = self._rows[name][index].astype(np.intp)
+            stored = self._rows[name][index]
             here = np.flatnonzero(stored >= 0)
             stored = stored[here]
             rows[name] = moved(here, self.device)
@@ -235,11 +237,6 @@ class Cohort:
             continuous=self._continuous[at],
             labels=self._labels[at],
         )
-
-
-def compact(rows: NDArray[np.intp]) -> NDArray[np.integer]:
-    """Positions in half the memory, as long as there are fewer than 2^31."""
-    return rows.astype(np.int32, copy=False) if rows.max(initial=-1) <= np.iinfo(np.int32).max else rows
 
 
 def _on_host(matrix: Matrix | DeviceDense | DeviceSparse) -> Matrix:

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from omicvae.data._batch import Batch, concatenated
-from omicvae.data._cohort import Cohort, compact
+from omicvae.data._cohort import Cohort
 from omicvae.data._runs import runs_of
+from omicvae.data._stretches import compact
 
 
 class ShardLoader:

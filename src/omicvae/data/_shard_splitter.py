@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from scvi import settings
 from torch.utils.data import DataLoader
 
-from omicvae.data._cohort import Cohort, compact
+from omicvae.data._cohort import Cohort
 from omicvae.data._heap import return_free_memory
 from omicvae.data._manager import registered_manager
 from omicvae.data._runs import runs_of
 from omicvae.data._shard_loader import ShardLoader
 from omicvae.data._shard_setup import SHARDS
 from omicvae.data._splitter import PatternSplitter, split_by_pattern
+from omicvae.data._stretches import compact
 
 SHARD_ROWS = 1024
 

@@ -210,8 +210,10 @@ def _begin(group: Any, key: str, values: Any, rows: int) -> None:
         options: dict[str, Any] = {"chunks": (rows, max(1, n_vars))}
         write_elem(group, key, np.zeros((0, n_vars), values.dtype), dataset_kwargs=options)
         return
-    mean = row_bytes(values, values.shape[0]) / (values.dtype.itemsize + 4)
-    options = {"chunks": (max(1024, int(rows * mean)),), "indptr_dtype": np.dtype(np.int64)}
+    count = values.nnz if sparse.issparse(values) else values.group["data"].shape[0]
+    pointers = np.int32 if count < np.iinfo(np.int32).max else np.int64  # they are in memory when rows are read
+    chunk = max(1024, int(rows * count / max(values.shape[0], 1)))
+    options = {"chunks": (chunk,), "indptr_dtype": np.dtype(pointers)}
     write_elem(group, key, sparse.csr_matrix((0, n_vars), dtype=values.dtype), dataset_kwargs=options)
 
 
