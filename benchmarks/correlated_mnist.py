@@ -32,11 +32,11 @@ import pandas as pd
 import scvi
 from correlated_mnist_scores import scores_of_model, scores_of_truth
 from digit_pairs import LATENT, NAMES, DigitVAE, Images, images, mnist_folder, pairs, read_digits, train_decoder
-from resumable import begin
+from resumable import begin, commit
 
 import omicvae
 
-COLUMNS = ("data", "size", "rho", "seed", "method", "score", "value", "cpu_seconds")
+COLUMNS = ("data", "size", "rho", "seed", "method", "score", "value", "cpu_seconds", "version")
 TRUTH = "truth"
 RHO = (0.05, 0.3, 0.6, 0.9)
 CACHE = Path("build/correlated_mnist")
@@ -159,7 +159,7 @@ def run(
             found = scores_of_model(model, test, drawn, reader, size, kept if seed == 0 else None)
         seconds = time.process_time() - start
         rows = [key | {"method": method, "score": score, "value": value} for score, value in found.items()]
-        table = pd.DataFrame(rows).assign(cpu_seconds=seconds)
+        table = pd.DataFrame(rows).assign(cpu_seconds=seconds, version=commit())
         out = arguments.out
         table[list(COLUMNS)].to_csv(out, mode="a", header=not out.exists(), index=False, float_format="%.4f")
         print(f"seed {seed}, rho {rho}, {method}: {seconds:.0f} s", flush=True)

@@ -7,7 +7,8 @@ A model is fitted without the labels of test samples, to training samples alone;
 their frequency) is trained on their latents and scored on those of the test samples. Seed s is fold s of a stratified
 five-fold split. The peers read principal components of the features instead (50 at most), of one assay, or of all beside
 one another; of RNA and ATAC counts, MULTIVI of scvi-tools, too (20 latents, 150 epochs at most). Trees are fitted to 1,000 training
-samples at most, of 8,000 cells and 5,010 peaks they would take hours. What is in the CSV already is not run again. Data: the folder named by OMICVAE_DATA.
+samples at most, of 8,000 cells and 5,010 peaks they would take hours. What is in the CSV already is not run
+again; its ``version`` is the commit that was run, in newer rows. Data: the folder named by OMICVAE_DATA.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import scvi
 from label_tasks import Task, dense, tasks
 from mudata import MuData
 from published_systems import Recipe, as_published
-from resumable import begin
+from resumable import begin, commit
 from sklearn.decomposition import PCA
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.impute import SimpleImputer
@@ -35,7 +36,8 @@ from sklearn.preprocessing import StandardScaler
 
 import omicvae
 
-COLUMNS = ("task", "setting", "seed", "method", "label", "latent", "given", "score", "value", "cpu_seconds")
+KEY = ("task", "setting", "seed", "method")
+COLUMNS = (*KEY, "label", "latent", "given", "score", "value", "cpu_seconds", "version")
 ALL = "all"
 SMALL_EPOCHS = 3
 MULTIVI_EPOCHS, MULTIVI_LATENT = 150, 20
@@ -224,7 +226,9 @@ def run(task: Task, folder: Path, seed: int, arguments: argparse.Namespace, done
         start = time.process_time()
         rows = method(chosen, train, test, related)
         key = {"task": task.name, "setting": task.setting, "seed": seed, "method": name}
-        table = pd.DataFrame([key | row | {"cpu_seconds": time.process_time() - start} for row in rows])
+        table = pd.DataFrame([key | row for row in rows]).assign(
+            cpu_seconds=time.process_time() - start, version=commit()
+        )
         if len(table):
             table.reindex(columns=list(COLUMNS)).to_csv(
                 out, mode="a", header=not out.exists(), index=False, float_format="%.4f"
@@ -247,7 +251,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=None)
     arguments = parser.parse_args()
     arguments.out = arguments.out or Path("labels_small.csv" if arguments.small else "docs/benchmarks/labels.csv")
-    done = begin(arguments.out, ["task", "setting", "seed", "method"])
+    done = begin(arguments.out, KEY)
     folder = Path(os.environ["OMICVAE_DATA"])
     for seed in arguments.seeds[:1] if arguments.small else arguments.seeds:
         for task in tasks(folder, arguments.small):
