@@ -17,6 +17,7 @@ from sklearn.model_selection import StratifiedKFold
 import omicvae
 
 FOLDS = 5
+FEW = 400  # cells and tumours of the larger data sets, in a run at a reduced size
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,17 @@ def one_class(folder: Path) -> MuData:
     return with_classes(MuData(parts), source, ("class",))
 
 
+def some_of(load: Callable[[Path], MuData], small: bool) -> Callable[[Path], MuData]:
+    """All samples, or a few at random."""
+
+    def few(folder: Path) -> MuData:
+        mdata = load(folder)
+        chosen = np.random.default_rng(0).permutation(mdata.n_obs)[:FEW]
+        return mdata[np.sort(chosen)].copy()
+
+    return few if small else load
+
+
 def tasks(folder: Path, small: bool) -> Iterator[Task]:
     """Every data set and setting, cheap ones first; a stand-in has another name than the paper's own data."""
     cohort = "CLL constructed" + ("" if (folder / "cll").is_dir() else ", semi-synthetic")
@@ -194,9 +206,8 @@ def tasks(folder: Path, small: bool) -> Iterator[Task]:
     yield Task("CLL", "drugs and mutations", cll, ("IGHV",))
     yield Task("BRCA", "rna and methylation", brca, ("ER_status", "PAM50"))
     yield Task("pancan6", "rna and mirna", pancan6, ("cancer_type",))
-    if not small:
-        yield Task("CITE-seq", "counts", citeseq, ("cell_type",))
-        yield Task("BRCA mosaic", "four assays", brca_mosaic, ("ER_status", "PAM50"))
+    yield Task("CITE-seq", "counts", some_of(citeseq, small), ("cell_type",))
+    yield Task("BRCA mosaic", "four assays", some_of(brca_mosaic, small), ("ER_status", "PAM50"))
     for q in (50,) if small else (50, 250, 500, 1000):
         chosen = Selection({"rna": 10, "methylation": 10}, {"rna": q, "methylation": 100})
         normal = {"rna": "normal", "methylation": "normal"}
@@ -205,9 +216,8 @@ def tasks(folder: Path, small: bool) -> Iterator[Task]:
         chosen = Selection({"rna": 20, "methylation": 20}, {"rna": 10, "methylation": 500})
         normal = {"rna": "normal", "methylation": "normal"}
         yield Task("BRCA constructed", f"{d}+{d}+{d}", brca_m_values, ("ER_status",), chosen, (d, d), normal)
-    for q in () if small else (10, 100, 1000):
-        chosen = Selection({"rna": 10, "atac": 10}, {"rna": q, "atac": 5000})
+    for q in (10,) if small else (10, 100, 1000):
+        chosen = Selection({"rna": 10, "atac": 10}, {"rna": q, "atac": 500 if small else 5000})
         normal = {"rna": "normal", "atac": "normal"}
-        yield Task(tissue, f"{q} other genes", one_class, ("class",), chosen, (2, 2), normal)
-    if not small:
-        yield Task("RNA + ATAC", "counts", snare, ("cell_type",))
+        yield Task(tissue, f"{q} other genes", some_of(one_class, small), ("class",), chosen, (2, 2), normal)
+    yield Task("RNA + ATAC", "counts", some_of(snare, small), ("cell_type",))

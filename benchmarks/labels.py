@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--tasks", nargs="+", default=None)
     parser.add_argument("--methods", nargs="+", default=None, help="besides principal components, which set the goals")
-    parser.add_argument("--small", action="store_true", help="one seed and the smallest data sets, in a few minutes")
+    parser.add_argument("--small", action="store_true", help="one seed, few samples and epochs, in a few minutes")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--write", type=Path, default=None)
     arguments = parser.parse_args()
