@@ -37,6 +37,11 @@ def sizes(rows: pd.DataFrame, by: str) -> str:
     return markdown(shown.rename(index=lambda n: f"{n:,}").fillna("not run"), by)
 
 
+def met(growth: float) -> str:
+    """Whether memory grows little enough."""
+    return "meets" if growth <= MEMORY_GOAL else "misses"
+
+
 def memory_verdict(rows: pd.DataFrame, repeated: pd.DataFrame) -> str:
     """Growth of the peak, and what of it was there before the first minibatch.
 
@@ -47,14 +52,16 @@ def memory_verdict(rows: pd.DataFrame, repeated: pd.DataFrame) -> str:
         return "One size only: growth of memory was not measured.\n"
     first, last = shards.iloc[0], shards.iloc[-1]
     growth = last["peak_mb"] / first["peak_mb"]
-    verdict = f"which {'meets' if growth <= MEMORY_GOAL else 'misses'} the goal of {MEMORY_GOAL:.2f}"
+    verdict = f"which {met(growth)} the goal of {MEMORY_GOAL:.2f}"
     if shards.index[-1] < MILLION:
         verdict = f"where the goal is {MEMORY_GOAL:.2f} from 10,000 to a million"
     if not repeated.empty:
         longer = repeated.iloc[0]["peak_mb"]
+        again = last["peak_mb"] / longer
         verdict += (
-            f"; against {longer:,.0f} MB of the former trained for as many minibatches, a comparison added after the first had "
-            f"missed, by {last['peak_mb'] / longer:.2f}. Peaks are of one run each and vary between runs"
+            f". The former was trained for one epoch, the latter for more minibatches; trained for as many, the former has a peak of "
+            f"{longer:,.0f} MB, and the factor is {again:.2f}, which {met(again)} it (a comparison added after the first had "
+            "missed). Peaks are of one run each and vary between runs"
         )
     held = last["held_mb"] - first["held_mb"]
     before = (
@@ -124,8 +131,6 @@ def page(data: pd.DataFrame, introduction: str, script: Path, usual: int) -> str
         *section(data, "loader", "Minibatches alone", usual),
     ]
     trained = data.loc[data["part"] == "train", "cells"]
-    told = data.dropna(subset="remark") if "remark" in data else data[:0]
-    lines += [f"{r.part}, {r.cells:,} cells: {r.remark}.\n" for r in told.itertuples()]
     absent = [] if MILLION in set(trained) else ["training on a million cells (`--million`)"]
     absent += [] if data["features"].nunique() > 1 else ["other numbers of features (`--features`)"]
     return "\n".join([*lines, f"Not measured yet: {' and '.join(absent)}.\n" if absent else ""])
