@@ -5,7 +5,7 @@ Run: python benchmarks/scale.py [--parts loader train steps] [--cells 10000 3000
 
 Simulated cells with 2,000 counts (5 % not 0), 10,000 binary values (2 % not 0) and 500 dense values; a fifth of the cells lack
 any one assay. They are written once by ``omicvae.data.write_shards`` to ``--folder`` (by default a temporary folder; a million
-cells take about 3 GB), which is deleted in the end. Every figure comes from a process of its own, on one thread, which opens
+cells take about 2 GB), which is deleted in the end. Every figure comes from a process of its own, on one thread, which opens
 the store and does one of three things. ``train``: train CoVAE (``backbone="network"``, no calibration, whose cost does not
 depend on the number of cells; hidden layers as wide at every size as they are by default for a million cells) for one epoch,
 and write the latents of all cells to a file, 10,000 at a time. ``loader``: go through the minibatches of an
