@@ -7,7 +7,7 @@ A model is fitted without the labels of test samples, to training samples alone;
 their frequency) is trained on their latents and scored on those of the test samples. Seed s is fold s of a stratified
 five-fold split. The peers read principal components of the features instead (50 at most), of one assay, or of all beside
 one another; of RNA and ATAC counts, MULTIVI of scvi-tools, too (20 latents, 150 epochs at most). Trees are fitted to 1,000 training
-samples at most, of 8,000 cells and 5,010 peaks they would take hours. What is in the CSV already is not run
+samples at most, because of thousands of cells and peaks they would take longer than all the rest. What is in the CSV already is not run
 again; its ``version`` is the commit that was run, in newer rows. Data: the folder named by OMICVAE_DATA.
 """
 
@@ -182,10 +182,10 @@ def of_features(task: Task, mdata: MuData, names: tuple[str, ...], train: np.nda
 def of_regression(mdata: MuData, method: str, train: np.ndarray, test: np.ndarray, related: dict) -> list[dict]:
     """Related features of one assay from all features of the other."""
     rows = []
+    if method == TREES and len(train) > MOST_FOR_TREES:
+        train = np.random.default_rng(0).choice(train, MOST_FOR_TREES, replace=False)
     for m, names in related.items():
         source = next(s for s in mdata.mod if s != m)
-        if method == TREES and len(train) > MOST_FOR_TREES:
-            train = np.random.default_rng(0).choice(train, MOST_FOR_TREES, replace=False)
         fitted = REGRESSIONS[method]().fit(mdata[source][train].X, mdata[m][train, names].X)
         found = fitted.predict(mdata[source][test].X)
         rows.append({"given": source, "score": f"R2 {m}", "value": r2(mdata[m][test, names].X, found)})

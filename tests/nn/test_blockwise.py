@@ -73,6 +73,21 @@ def test_values_and_derivatives_are_those_of_double_precision(small, name, optio
         torch.testing.assert_close(one.double(), other.double(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_large_counts_are_not_much_less_accurate_than_written_out(small, share):
+    """What depends on the mean and what does not are summed apart: they are large, and cancel, where dispersion is small."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.logspace(2, 7, P)
+    x = torch.poisson(mean.expand(N, P), generator=generator) * (torch.rand(N, P, generator=generator) < share)
+    observed = Observed(x, x.sum(1), None)
+    likelihood = made("nb", observed)
+    eta, noise = torch.zeros(1, N, 1, P), torch.tensor([OWN])
+    blocked = likelihood.log_prob(eta, observed, noise)
+    written = likelihood.log_prob_features(eta, observed, noise).sum(-1)
+    exact = likelihood.double().log_prob(eta.double(), observed, noise)
+    assert (blocked - exact).abs().max() < 10 * (written - exact).abs().max() + 1e-3
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_derivatives_can_be_asked_for_twice(small, name):
     observed = simulated(name)
